@@ -1,0 +1,62 @@
+# Signalbox. `make demo` and `make test` set up all they need: uv, and two locked environments
+# (.venv for the bot, .venv-trainers for the trainers, so that the bot's carries no torch).
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+UV := $(CURDIR)/.uv/bin/uv
+BOT := .venv/bin/python
+TRAINERS := .venv-trainers/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo chat lint types test quick mutants bench score clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Signalbox needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "→ uv $(UV_VERSION)"
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.ready: uv.lock pyproject.toml | .uv/bin/uv
+	@echo "→ the bot's environment (.venv)"
+	@UV_PROJECT_ENVIRONMENT=.venv $(UV) sync --quiet --frozen --python $(PYTHON) --extra bot
+	@touch $@
+
+.venv-trainers/.ready: uv.lock pyproject.toml | .uv/bin/uv
+	@echo "→ the trainers' environment (.venv-trainers): PyTorch, some 3 GB the first time, a minute or two"
+	@UV_PROJECT_ENVIRONMENT=.venv-trainers $(UV) sync --quiet --frozen --python $(PYTHON) --no-default-groups --group trainer-tests --extra trainers
+	@touch $@
+
+setup: .venv/.ready .venv-trainers/.ready  ## both environments, from the lock
+
+demo: setup  ## the main job on this machine, with embedded defaults and a real training
+	@$(BOT) -m bot demo
+
+chat: setup  ## the terminal chat
+	@$(BOT) -m bot chat
+
+lint: .venv/.ready  ## ruff, formatting, import contracts
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet . && PYTHONPATH=. .venv/bin/lint-imports --no-cache
+
+types: .venv/.ready .venv-trainers/.ready  ## mypy --strict over bot, tools and trainers
+	@.venv/bin/mypy bot tools
+	@.venv/bin/mypy --python-executable $(TRAINERS) trainers
+
+test: setup lint types  ## everything that must hold: lint, types, all tests
+	@$(BOT) -m pytest
+	@$(TRAINERS) -m pytest tests/trainers
+
+quick: .venv/.ready  ## the fast tests only
+	@$(BOT) -m pytest tests/unit tests/contract tests/agent
+
+mutants: setup  ## break the code on purpose and see the tests fail (minutes)
+	@$(BOT) -m tests.scenarios.mutants
+
+bench: setup  ## start-to-ready seconds and memory of the bot, side by side
+	@$(BOT) -m tests.bench.startup
+
+score: .venv/.ready  ## the utterances against the planner, or MODEL=… BASE_URL=… with OPENAI_API_KEY
+	@$(BOT) -m tests.agent.score $(if $(MODEL),--model $(MODEL)) $(if $(BASE_URL),--base-url $(BASE_URL))
+
+clean:  ## remove the environments and caches; what Signalbox keeps (.signalbox) stays
+	@rm -rf .venv .venv-trainers .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis

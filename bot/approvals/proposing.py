@@ -1,0 +1,87 @@
+"""`propose`: from a valid spec to a pending proposal. The only use case within the agent's reach; it starts nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.exc import IntegrityError
+
+from bot.approvals.pricing import Pricing
+from bot.core.errors import Conflict
+from bot.core.policy import Policy, check_proposing
+from bot.core.proposal import Proposal, ProposalState, proposal_id
+from bot.store.store import Store
+from tools.crashpoints import crash
+from tools.spec import TrainingSpec
+
+PROMPT_LIMIT = 2000  # characters of the requester's words that are kept with the proposal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Who asked, where, in which words: from the signed event. `ordinal` counts the proposals of one event."""
+
+    team: str
+    channel: str
+    thread: str
+    requester: str
+    prompt: str
+    event_id: str
+    ordinal: int = 0
+
+
+class Proposing:
+    def __init__(self, store: Store, pricing: Pricing, policy: Policy) -> None:
+        self._store = store
+        self._pricing = pricing
+        self._policy = policy
+
+    async def propose(self, asked: Asked, spec: TrainingSpec) -> Proposal:
+        """A pending proposal with its price. The same event and ordinal again: the proposal that it made.
+
+        Raises `Refused` where it could lead nowhere (policy, budget, engine), `Unavailable` for now.
+        """
+        return await self._store.rerun(lambda: self._propose(asked, spec))
+
+    async def _propose(self, asked: Asked, spec: TrainingSpec) -> Proposal:
+        identity = proposal_id(asked.team, asked.event_id, asked.ordinal)
+        existing = await self._store.proposal_by_id(identity)
+        if existing is not None:
+            return existing
+        now = await self._store.now()
+        offer = await self._pricing.offer(spec, now)
+        check_proposing(
+            self._policy,
+            requester=asked.requester,
+            author=asked.requester,
+            spec=spec,
+            ceiling=offer.estimate.ceiling,
+            budget=await self._pricing.budget(asked.team, now),
+            open_by_requester=await self._store.open_proposals_of(asked.team, asked.requester),
+        )
+        crash("propose.before_commit")
+        try:
+            async with self._store.writing() as writing:
+                proposal = Proposal(
+                    id=identity,
+                    number=await writing.next_number(asked.team),
+                    team=asked.team,
+                    channel=asked.channel,
+                    thread=asked.thread,
+                    requester=asked.requester,
+                    prompt=asked.prompt[:PROMPT_LIMIT],
+                    state=ProposalState.PENDING,
+                    revision=1,
+                    version=1,
+                    author=asked.requester,
+                    offer=offer,
+                    digest=offer.digest,
+                    created_at=writing.now,
+                    expires_at=writing.now + self._policy.decide_within,
+                )
+                await writing.move(None, proposal, kind="proposed", actor=asked.requester)
+                await writing.tell(asked.team, asked.channel, "proposed", proposal.id, asked.requester)
+        except IntegrityError as error:  # the number, or the proposal itself, was taken at the same moment
+            raise Conflict("Another proposal was made at the same moment; try again.") from error
+        crash("propose.after_commit")
+        return proposal

@@ -1,0 +1,224 @@
+"""The one composition root: wires every room, and lets every port be replaced by an argument.
+
+`opened` answers an `App` whose store is open and migrated. Heavy rooms (agent, MLflow, matplotlib) are imported where
+they are first used, so that reading commands start at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import importlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import yaml
+
+from bot.approvals.deciding import Deciding
+from bot.approvals.pricing import Pricing
+from bot.approvals.proposing import Proposing
+from bot.cards import Cards
+from bot.core.errors import Misconfigured
+from bot.core.policy import Policy
+from bot.curves import Curves
+from bot.desk import Desk
+from bot.reconciler import Notifier, Reconciler
+from bot.runs import TrackedRuns
+from bot.settings import SOURCE, Settings
+from bot.store.database import Database
+from bot.store.store import Store
+from tools.cost import RateCard, RatesError
+from tools.engines.base import Engine
+from tools.engines.gpus import detect
+from tools.engines.local import LocalEngine
+from tools.tracking import Tracking
+
+if TYPE_CHECKING:
+    from bot.agent.assistant import Assistant
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """Everything, wired. Surfaces take what they need from here."""
+
+    settings: Settings
+    store: Store
+    policy: Policy
+    engine: Engine
+    tracking: Tracking
+    curves: Curves
+    pricing: Pricing
+    cards: Cards
+    desk: Desk
+    deciding: Deciding
+    proposing: Proposing
+    _wake: Wake
+
+    def reconciler(self, notifier: Notifier) -> Reconciler:
+        """The reconciler that tells this surface; from now on commits wake it."""
+        runs = TrackedRuns(self.tracking)
+        made = Reconciler(self.store, self.engine, runs, self.pricing, self.policy, notifier)
+        self._wake.connect(made.wake)
+        return made
+
+    @asynccontextmanager
+    async def assistant(self) -> AsyncIterator[Assistant]:
+        """The agent: the language model if there is a key, else the planner. Importing it takes a second or two."""
+        await asyncio.to_thread(importlib.import_module, "bot.agent.assistant")
+        from bot.agent.assistant import Assistant
+        from bot.agent.checkpoints import checkpoints
+        from bot.agent.model import chat_model
+        from bot.agent.planner import Planner
+        from tools.toolkit import build_toolkit
+
+        settings, planner = self.settings, Planner()
+        model = None
+        if settings.openai_api_key is not None:
+            model = chat_model(
+                settings.openai_api_key,
+                settings.openai_base_url,
+                settings.openai_model,
+                settings.model_timeout_seconds,
+            )
+        async with checkpoints(settings.conversations) as saver:
+            yield Assistant(
+                model=model or planner,
+                fallback=planner if model else None,
+                tools=build_toolkit(self.desk),
+                checkpointer=saver,
+                situation=self.desk.situation,
+            )
+
+
+class Wake:
+    """Lets use cases wake a reconciler that is made after them."""
+
+    def __init__(self) -> None:
+        self._listener: Callable[[], None] | None = None
+
+    def connect(self, listener: Callable[[], None]) -> None:
+        self._listener = listener
+
+    def __call__(self) -> None:
+        if self._listener is not None:
+            self._listener()
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime] | None = None,
+    engine: Engine | None = None,
+    tracking: Tracking | None = None,
+    policy: Policy | None = None,
+) -> AsyncIterator[App]:
+    """The wired app over an open store; closed again at the end."""
+    policy = policy or load_policy(settings.policy_file)
+    rates = load_rates(settings.rates_file)
+    engine = engine or local_engine(settings)
+    tracking = tracking or Tracking(settings.tracking_uri, settings.artifact_root)
+    database = Database(settings.database)
+    await database.open()
+    try:
+        store = Store(database, clock)
+        pricing = Pricing(store, engine, rates, policy, settings.zone)
+        proposing = Proposing(store, pricing, policy)
+        cards = Cards(store, pricing, policy)
+        curves = Curves(tracking, settings.folder / "curves")
+        wake = Wake()
+        yield App(
+            settings=settings,
+            store=store,
+            policy=policy,
+            engine=engine,
+            tracking=tracking,
+            curves=curves,
+            pricing=pricing,
+            cards=cards,
+            desk=Desk(
+                store=store,
+                cards=cards,
+                pricing=pricing,
+                proposing=proposing,
+                engine=engine,
+                tracking=tracking,
+                curves=curves,
+            ),
+            deciding=Deciding(store, pricing, policy, wake),
+            proposing=proposing,
+            _wake=wake,
+        )
+    finally:
+        await database.close()
+
+
+def local_engine(settings: Settings) -> LocalEngine:
+    """This machine as an engine."""
+    count, product = detect() if settings.local_gpus is None else (settings.local_gpus, None)
+    return LocalEngine(
+        home=settings.folder,
+        python=str(settings.trainer_python.expanduser().absolute()),
+        source=SOURCE,
+        data_dir=settings.data_folder,
+        cpu_cores=settings.local_cpu_cores,
+        gpus=count,
+        gpu_product=product,
+        max_jobs=settings.local_max_jobs,
+        grace_seconds=settings.local_grace_seconds,
+    )
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy file, or `Misconfigured` with the place that is wrong."""
+    try:
+        return Policy.parse(_yaml(path, "SIGNALBOX_POLICY_FILE"))
+    except Misconfigured as error:
+        raise Misconfigured(f"{path}: {error}") from error
+
+
+def load_rates(path: Path) -> RateCard:
+    """The rates file, or `Misconfigured` with the place that is wrong."""
+    try:
+        return RateCard.parse(_yaml(path, "SIGNALBOX_RATES_FILE"))
+    except RatesError as error:
+        raise Misconfigured(f"{path}: {error}") from error
+
+
+def _yaml(path: Path, variable: str) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misconfigured(f"{variable}: {path} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{variable}: {path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """One bot at a time works on a home: a second would tell the same things. The kernel frees it, even on SIGKILL."""
+    path = settings.folder / "bot.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle: TextIO = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise Misconfigured(f"SIGNALBOX_HOME: {path.parent} cannot be written ({error.strerror}).") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            other = handle.read().strip() or "unknown"
+            raise Misconfigured(
+                f"Another Signalbox (process {other}) works on {path.parent}. "
+                "End it, or set SIGNALBOX_HOME to another folder."
+            ) from error
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield

@@ -1,0 +1,76 @@
+"""A proposal's card as a value: everything that a surface shows of it, read whole from state at one moment.
+
+The same card goes from pending over running to done. Surfaces render it (`bot.console`), the desk speaks from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from bot.approvals.pricing import Pricing
+from bot.core.errors import NotFound, Refused
+from bot.core.job import Job, JobPhase
+from bot.core.policy import Budget, Policy, approvals_needed, eligible
+from bot.core.proposal import Offer, Proposal
+from bot.store.store import Store
+from tools.cost import Actual, actual
+from tools.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One proposal with its job, as they stand at `now`."""
+
+    proposal: Proposal
+    now: datetime
+    needed: int | None  # approvals; None: the policy now lets nobody approve it
+    able: tuple[str, ...]  # who may approve it
+    budget: Budget
+    before: Offer | None  # the previous revision's offer
+    job: Job | None = None
+    ahead: int = 0  # jobs queued before it
+    trouble: str = ""  # why its next step failed, if it did
+    progress: Progress = field(default_factory=Progress)
+    actual: Actual | None = None
+
+
+class Cards:
+    """Builds cards from the store."""
+
+    def __init__(self, store: Store, pricing: Pricing, policy: Policy) -> None:
+        self._store = store
+        self._pricing = pricing
+        self._policy = policy
+
+    async def card(self, proposal_id: str) -> Card:
+        """The card of our own row, or `NotFound`."""
+        proposal = await self._store.proposal_by_id(proposal_id)
+        if proposal is None:
+            raise NotFound("There is no such proposal any more.")
+        now = await self._store.now()
+        revisions = await self._store.revisions(proposal.id) if proposal.revision > 1 else []
+        try:
+            needed = approvals_needed(self._policy, proposal.offer.spec, proposal.offer.estimate.ceiling)
+        except Refused:
+            needed = None
+        detail = await self._store.job_detail(proposal.id)
+        return Card(
+            proposal=proposal,
+            now=now,
+            needed=needed,
+            able=tuple(sorted(eligible(self._policy, proposal.requester, proposal.author))),
+            budget=await self._pricing.budget(proposal.team, now),
+            before=revisions[-2] if len(revisions) > 1 else None,
+            job=detail.job if detail else None,
+            ahead=await self._ahead(detail.job) if detail else 0,
+            trouble=detail.trouble if detail else "",
+            progress=await self._store.progress(proposal.id) if detail else Progress(),
+            actual=actual(detail.job.intervals, now) if detail and detail.job.intervals else None,
+        )
+
+    async def _ahead(self, job: Job) -> int:
+        if job.phase is not JobPhase.QUEUED:
+            return 0
+        waiting = [one.job for one in await self._store.open_jobs() if one.job.phase is JobPhase.QUEUED]
+        return sum(other.approved_at < job.approved_at for other in waiting)

@@ -1,0 +1,200 @@
+"""A Job: one approved training on its way through an engine, and the one pure function that says what to do next.
+
+`next_step` is level-triggered: it looks at what is recorded and what is observed, never at what happened last, so it
+answers the same after a crash at any point. `bot.reconciler` performs the step; `bot.store` records it.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from tools.cost import Interval
+from tools.engines.base import Observation, Standing, StopReason
+from tools.progress import ExitCode
+
+
+class JobPhase(StrEnum):
+    """The values are the database's text."""
+
+    QUEUED = "queued"  # approved; waits for a free slot and the permit
+    SUBMITTED = "submitted"  # permitted; being created and released
+    RUNNING = "running"  # holds its resources
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OPEN = frozenset({JobPhase.QUEUED, JobPhase.SUBMITTED, JobPhase.RUNNING})
+TERMINAL = frozenset(JobPhase) - OPEN
+
+TOO_OLD = "The approval is too old: the training could not be started in time. Propose it again."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job as it stands. Exactly one exists for an approved proposal, and none for any other."""
+
+    name: str
+    proposal_id: str
+    number: int  # the proposal's
+    team: str
+    channel: str
+    thread: str
+    requester: str
+    revision: int
+    digest: str  # of the revision that was approved
+    phase: JobPhase
+    version: int
+    approved_at: datetime
+    start_before: datetime  # an approval expires too
+    max_runtime_seconds: int
+    run_id: str | None = None  # MLflow's
+    uid: str | None = None  # the engine's
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    cancel_by: str | None = None
+    reason: str = ""  # why it ended as it did, for people
+    metrics: dict[str, float] = field(default_factory=dict)  # the trainer's result
+    intervals: tuple[Interval, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        return self.phase in OPEN
+
+    def changed(self, **changes: Any) -> Job:
+        """A copy with these changes and the next version."""
+        return replace(self, version=self.version + 1, **changes)
+
+
+class Act(StrEnum):
+    """What the reconciler can do for a job."""
+
+    WAIT = "wait"
+    PERMIT = "permit"  # check budget, policy and slots once more, then queued → submitted
+    OPEN_RUN = "open_run"  # make the MLflow run that waits for this training
+    CREATE = "create"  # put it into the engine, suspended
+    RECORD_UID = "record_uid"
+    RELEASE = "release"
+    START = "start"  # submitted → running
+    PROGRESS = "progress"
+    STOP = "stop"  # ask the engine to end it
+    FINISH = "finish"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One act, with what it needs."""
+
+    act: Act
+    phase: JobPhase | None = None  # for FINISH
+    reason: str = ""
+
+
+def next_step(job: Job, observed: Observation, now: datetime) -> Step:
+    """What to do now for an open job, given what the engine shows."""
+    match job.phase:
+        case JobPhase.QUEUED:
+            return _next_queued(job, now)
+        case JobPhase.SUBMITTED:
+            return _next_submitted(job, observed, now)
+        case JobPhase.RUNNING:
+            return _next_running(job, observed, now)
+        case _:
+            return Step(act=Act.WAIT)
+
+
+def _next_queued(job: Job, now: datetime) -> Step:
+    if job.cancel_by:
+        return _cancelled(job)
+    if now >= job.start_before:
+        return _finish(JobPhase.FAILED, TOO_OLD)
+    return Step(act=Act.PERMIT)
+
+
+def _next_submitted(job: Job, observed: Observation, now: datetime) -> Step:
+    if observed.standing is Standing.ABSENT:
+        if job.uid:
+            return _finish(JobPhase.FAILED, "The engine lost the job before it started; it is not started again.")
+        if job.cancel_by:
+            return _cancelled(job)
+        if now >= job.start_before:
+            return _finish(JobPhase.FAILED, TOO_OLD)
+        return Step(act=Act.CREATE if job.run_id else Act.OPEN_RUN)
+    if observed.digest != job.digest:
+        return _finish(JobPhase.FAILED, f"The engine has another job by the name {job.name}; it was left alone.")
+    if job.uid is None:
+        return Step(act=Act.RECORD_UID)
+    if observed.uid != job.uid:
+        return _finish(JobPhase.FAILED, f"The job {job.name} was replaced by another; it was left alone.")
+    if observed.standing is Standing.SUSPENDED:
+        return Step(act=Act.STOP if job.cancel_by or now >= job.start_before else Act.RELEASE)
+    if observed.standing is Standing.ENDED and not observed.attempts:
+        return _ended(job, observed)
+    return Step(act=Act.START)
+
+
+def _next_running(job: Job, observed: Observation, now: datetime) -> Step:
+    if observed.standing in (Standing.ABSENT, Standing.SUSPENDED) or observed.uid != job.uid:
+        return _finish(JobPhase.FAILED, "The engine no longer has the job; what it did after that is unknown.")
+    if observed.standing is Standing.ENDED:
+        return _ended(job, observed)
+    if job.cancel_by:
+        return Step(act=Act.STOP)
+    if job.started_at and now - job.started_at > timedelta(seconds=job.max_runtime_seconds):
+        return Step(act=Act.STOP)  # the engine stops it by itself; this is the second pair of hands
+    return Step(act=Act.PROGRESS)
+
+
+def _ended(job: Job, observed: Observation) -> Step:
+    if observed.exit_code == ExitCode.OK:
+        return _finish(JobPhase.SUCCEEDED, "")
+    if observed.stopped is StopReason.DEADLINE:
+        return _finish(JobPhase.FAILED, f"Stopped at its maximum runtime of {job.max_runtime_seconds // 60} min.")
+    if job.cancel_by and (observed.stopped is StopReason.CANCELLED or observed.exit_code == ExitCode.INTERRUPTED):
+        return _cancelled(job)
+    return _finish(JobPhase.FAILED, _why(observed) if observed.attempts else TOO_OLD)
+
+
+_CODES = {
+    ExitCode.BAD_INPUT: "The trainer could not use its input.",
+    ExitCode.OUT_OF_MEMORY: "Out of memory: try a smaller batch_size.",
+    ExitCode.INTERRUPTED: "The training was interrupted from outside; its checkpoint is kept.",
+}
+
+
+def _why(observed: Observation) -> str:
+    """The trainer's own sentence, or one for its exit status."""
+    code = observed.exit_code
+    if observed.progress.error:
+        return observed.progress.error
+    if code is None:
+        return "The training died without an exit status (killed from outside, or the machine went down)."
+    if code == -signal.SIGKILL:
+        return (
+            "The training was killed by SIGKILL; the kernel does that when memory runs out: try a smaller batch_size."
+        )
+    if code < 0:
+        return f"The training was killed by {_signal(-code)}."
+    return next(
+        (words for known, words in _CODES.items() if known == code), f"The trainer failed (exit status {code})."
+    )
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _cancelled(job: Job) -> Step:
+    return _finish(JobPhase.CANCELLED, f"Cancelled by {job.cancel_by}.")
+
+
+def _finish(phase: JobPhase, reason: str) -> Step:
+    return Step(act=Act.FINISH, phase=phase, reason=reason)

@@ -1,0 +1,167 @@
+"""The daily digest: what a day cost, what came of it, what waits. A pure value, its text, and the alarm clock.
+
+Truth is the unique row (workspace, channel, date): whoever writes it also writes the outbox row in one transaction, so
+that neither a restart nor a second scheduler sends a date twice. The scheduler only looks at the clock often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from bot import wording
+from bot.accounts import Spend, spend
+from bot.approvals.pricing import Pricing
+from bot.core.errors import Conflict
+from bot.core.job import TERMINAL, Job, JobPhase
+from bot.core.periods import Period, day, month
+from bot.core.policy import Budget
+from bot.core.proposal import Proposal, ProposalState
+from bot.store.store import Store
+from tools.cost import Actual, Estimate, actual, dollars
+
+CATCH_UP_DAYS = 3  # after downtime, older days are not sent any more
+LOOK_SECONDS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One job that ended in the day."""
+
+    job: Job
+    recipe: str
+    estimate: Estimate
+    actual: Actual
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digest:
+    """One local day of a workspace."""
+
+    of: date
+    period: Period
+    outcomes: tuple[Outcome, ...]
+    proposed: int
+    waiting: tuple[Proposal, ...]  # for approval, now
+    running: tuple[Job, ...]  # or queued, now
+    spend: Spend
+    month: Spend  # to date
+    forecast: Decimal  # of the month, at its pace so far, in dollars
+    budget: Budget
+
+
+async def build(store: Store, pricing: Pricing, team: str, of: date, now: datetime) -> Digest:
+    """The digest of a local date, as the rows tell it at `now`."""
+    period = day(of, pricing.zone)
+    whole = month(of, pricing.zone)
+    proposals = {proposal.id: proposal for proposal in await store.every_proposal() if proposal.team == team}
+    jobs = [job for job in await store.every_job() if job.team == team]
+    ended = [job for job in jobs if job.finished_at and period.start <= job.finished_at < period.end]
+    to_date = await spend(store, team, whole, now)
+    return Digest(
+        of=of,
+        period=period,
+        outcomes=tuple(_outcome(job, proposals[job.proposal_id], now) for job in ended if job.phase in TERMINAL),
+        proposed=sum(period.start <= proposal.created_at < period.end for proposal in proposals.values()),
+        waiting=tuple(one for one in proposals.values() if one.state is ProposalState.PENDING),
+        running=tuple(job for job in jobs if job.open),
+        spend=await spend(store, team, period, now),
+        month=to_date,
+        forecast=_forecast(to_date.total.dollars, whole, now),
+        budget=await pricing.budget(team, now),
+    )
+
+
+def lines(digest: Digest, zone: ZoneInfo) -> list[str]:
+    """The digest as plain text, a line each."""
+    found = [f"Digest of {digest.of:%A, %d %B %Y} ({zone.key})", ""]
+    counts = {phase: sum(one.job.phase is phase for one in digest.outcomes) for phase in sorted(TERMINAL)}
+    tally = ", ".join(f"{count} {phase}" for phase, count in counts.items() if count) or "none ended"
+    found.append(f"Jobs: {tally}; {digest.proposed} proposed; {len(digest.running)} running or queued now.")
+    if digest.outcomes:
+        rows = [_row(one) for one in digest.outcomes]
+        found += ["", *wording.table(("job", "asked by", "outcome", "estimate P50", "actual", "time"), rows), ""]
+    found += wording.spend_lines(digest.spend, digest.budget)
+    found.append(f"{digest.month.period.name} so far: {digest.month.total}; at this pace {dollars(digest.forecast)}.")
+    wasted = sum(
+        (one.actual.amount.dollars for one in digest.outcomes if one.job.phase is not JobPhase.SUCCEEDED), Decimal(0)
+    )
+    if wasted:
+        found.append(f"Spent on jobs that did not succeed: {dollars(wasted)}.")
+    for proposal in digest.waiting:
+        found.append(
+            f"Waits for approval: proposal {proposal.number}, {proposal.offer.spec.recipe} by {proposal.requester}, "
+            f"up to {proposal.offer.estimate.ceiling}, expires {wording.moment(proposal.expires_at, zone)}."
+        )
+    return found
+
+
+def _outcome(job: Job, proposal: Proposal, now: datetime) -> Outcome:
+    offer = proposal.offer
+    return Outcome(job=job, recipe=offer.spec.recipe, estimate=offer.estimate, actual=actual(job.intervals, now))
+
+
+def _row(one: Outcome) -> tuple[str, ...]:
+    expected = str(one.estimate.p50) if one.estimate.p50 else f"≤ {one.estimate.ceiling}"
+    time = wording.duration(one.actual.seconds)
+    return (one.job.name, one.job.requester, one.job.phase.value, expected, str(one.actual.amount), time)
+
+
+def _forecast(spent: Decimal, whole: Period, now: datetime) -> Decimal:
+    gone = (min(max(now, whole.start), whole.end) - whole.start) / (whole.end - whole.start)
+    return spent / Decimal(gone) if gone > 0 else spent
+
+
+class DigestClock:
+    """Sends yesterday's digest once local time has passed the hour. APScheduler is only the alarm clock."""
+
+    def __init__(self, store: Store, team: str, channel: str, zone: ZoneInfo, hour: int) -> None:
+        self._store = store
+        self._team = team
+        self._channel = channel
+        self._zone = zone
+        self._hour = hour
+        self._scheduler: Any = None
+
+    async def look(self) -> list[date]:
+        """Claim every date that is due and was not claimed; answers those."""
+        now = (await self._store.now()).astimezone(self._zone)
+        newest = now.date() - timedelta(days=1 if now.hour >= self._hour else 2)
+        first = await self._store.first_day(self._team, self._zone)
+        claimed = []
+        for back in range(CATCH_UP_DAYS - 1, -1, -1):
+            of = newest - timedelta(days=back)
+            if first is not None and of >= first and await self._claim(of):
+                claimed.append(of)
+        return claimed
+
+    async def _claim(self, of: date) -> bool:
+        try:
+            async with self._store.writing() as writing:
+                await writing.claim_digest(self._team, self._channel, of.isoformat())
+                await writing.tell(self._team, self._channel, "digest", of.isoformat(), "signalbox")
+        except Conflict:
+            return False
+        return True
+
+    def start(self) -> None:
+        """Look now and every half minute."""
+        from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+        self._scheduler = AsyncIOScheduler(timezone=self._zone)
+        self._scheduler.add_job(
+            self.look,
+            "interval",
+            seconds=LOOK_SECONDS,
+            next_run_time=datetime.now(self._zone),
+            max_instances=1,
+            coalesce=True,
+        )
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        if self._scheduler is not None:
+            self._scheduler.shutdown(wait=False)

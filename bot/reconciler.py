@@ -1,0 +1,387 @@
+"""The reconciler: looks at every open row and the engine, and drives each one step towards where it belongs.
+
+Level-triggered, so a restart at any moment resumes everything: it reads what is recorded, observes what is there, asks
+`bot.core.job.next_step`, performs that, records it. A step that fails backs off with its trouble on the row; rows
+never wait for each other. It also expires proposals and delivers the outbox. Retries live here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol
+
+from bot.approvals.pricing import Pricing
+from bot.core.errors import Conflict, Refused, Unavailable
+from bot.core.job import Act, Job, JobPhase, Step, next_step
+from bot.core.policy import Policy, check_start
+from bot.core.proposal import Proposal
+from bot.store.store import OpenJob, Store
+from bot.store.writing import Notice
+from tools.cost import Interval
+from tools.crashpoints import crash
+from tools.engines.base import (
+    Engine,
+    EngineRefused,
+    EngineUnavailable,
+    Observation,
+    Standing,
+    Submission,
+)
+from tools.progress import Progress
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+STEP_SECONDS = 60.0  # for all that one job may take in a tick; every network call below it has its own time-out
+STEPS_A_TICK = 10  # of one job: from queued to running takes six
+BACKOFF_SECONDS = 60  # the longest wait between two tries
+DELIVERIES = 10  # tries before a notice is set aside
+CLOSE_RUN = "close_run"  # an outbox row for MLflow, not for people
+
+
+class Notifier(Protocol):
+    """A surface that shows what happened, rendered whole from the store; a notice only says that something did."""
+
+    @property
+    def teams(self) -> Collection[str]:
+        """The workspaces whose notices it can deliver."""
+
+    async def deliver(self, notice: Notice) -> None:
+        """Show it. May be called again for one that was shown, after a crash in between."""
+
+    async def progress(self, job: Job, progress: Progress) -> None:
+        """How a running job is doing; may be dropped."""
+
+
+class Runs(Protocol):
+    """Where training runs are tracked. Raises `Unavailable` for now."""
+
+    async def open_run(self, proposal: Proposal, job: Job) -> str:
+        """The run of this proposal, made if it is not there yet."""
+
+    async def close_run(self, run_id: str, phase: JobPhase) -> None:
+        """Set its final status, if the trainer could not."""
+
+    @property
+    def uri(self) -> str:
+        """What trainers log to."""
+
+
+class Reconciler:
+    def __init__(
+        self, store: Store, engine: Engine, runs: Runs, pricing: Pricing, policy: Policy, notifier: Notifier
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._runs = runs
+        self._pricing = pricing
+        self._policy = policy
+        self._notifier = notifier
+        self._wake = asyncio.Event()
+        self._driven: dict[str, asyncio.Task[None]] = {}
+        self._delivering = asyncio.Lock()  # in order, and none twice
+        self._permitting = asyncio.Lock()  # slots are counted and taken by one job at a time
+
+    def wake(self) -> None:
+        """Something was committed: look now rather than at the next tick."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        try:
+            while True:
+                await self.tick(wait=False)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
+                self._wake.clear()
+        finally:
+            for task in self._driven.values():
+                task.cancel()
+            await asyncio.gather(*self._driven.values(), return_exceptions=True)
+
+    async def tick(self, *, wait: bool = True) -> None:
+        """One look at everything. With `wait`, every job's step is over when it returns."""
+        await _guarded("expire proposals", self._expire)
+        await _guarded("drive jobs", self._drive_jobs)
+        if wait:
+            await asyncio.gather(*self._driven.values())
+        await _guarded("deliver notices", self.deliver)
+
+    # -- proposals --------------------------------------------------------------------------------------------
+
+    async def _expire(self) -> None:
+        for before in await self._store.overdue():
+            try:
+                async with self._store.writing() as writing:
+                    after = before.expired(writing.now)
+                    await writing.move(before, after, kind="expired", actor="signalbox")
+                    await writing.tell(after.team, after.channel, "expired", after.id, "signalbox")
+            except (Conflict, Refused):
+                log.debug("proposal %s was decided as it expired", before.number)
+
+    # -- jobs -------------------------------------------------------------------------------------------------
+
+    async def _drive_jobs(self) -> None:
+        now = await self._store.now()
+        for found in await self._store.open_jobs():
+            if found.retry_at is not None and found.retry_at > now:
+                continue
+            name = found.job.name
+            if name not in self._driven:
+                task = asyncio.create_task(self._drive(found), name=f"drive {name}")
+                self._driven[name] = task
+                task.add_done_callback(partial(self._forget, name))
+
+    def _forget(self, name: str, _: asyncio.Task[None]) -> None:
+        self._driven.pop(name, None)
+
+    async def _drive(self, found: OpenJob) -> None:
+        """As many steps as lead on at once; what fails is written beside the job and tried again later."""
+        try:
+            async with asyncio.timeout(STEP_SECONDS):
+                for _ in range(STEPS_A_TICK):
+                    if not await self._step(found.job.proposal_id):
+                        return
+        except Conflict:
+            self.wake()  # it moved as we looked; look again
+        except (Unavailable, EngineUnavailable) as error:
+            await self._back_off(found, str(error))
+        except TimeoutError:
+            await self._back_off(found, f"A step took longer than {STEP_SECONDS:.0f} s; it is tried again.")
+        except Exception as error:  # one row's bug must not stop the others
+            log.exception("job %s: a step failed", found.job.name)
+            await self._back_off(found, f"Internal error ({type(error).__name__}); see the log of Signalbox.")
+
+    async def _back_off(self, found: OpenJob, trouble: str) -> None:
+        failures = found.failures + 1
+        log.warning("job %s: %s", found.job.name, trouble)
+        async with self._store.writing() as writing:
+            await writing.save_trouble(found.job, trouble, failures, writing.now + _delay(failures))
+
+    async def _step(self, proposal_id: str) -> bool:
+        """One step from fresh rows. True if another may follow at once."""
+        job = await self._store.job(proposal_id)
+        if job is None or not job.open:
+            return False
+        queued = job.phase is JobPhase.QUEUED
+        observed = Observation(standing=Standing.ABSENT) if queued else await self._engine.observe(job.name)
+        step = next_step(job, observed, await self._store.now())
+        return await self._acts[step.act](self, job, observed, step)
+
+    async def _permit(self, job: Job, observed: Observation, step: Step) -> bool:
+        """The second gate: slots, then budget, policy and the digest, right before anything is asked of the engine."""
+        async with self._permitting:
+            jobs = await self._store.open_jobs()
+            claimed = sum(one.job.phase is JobPhase.SUBMITTED for one in jobs)
+            waiting = [one.job.name for one in jobs if one.job.phase is JobPhase.QUEUED]
+            free = await self._engine.free_slots() - claimed
+            if job.name not in waiting[: max(free, 0)]:
+                return False
+            proposal = await self._proposal(job)
+            try:
+                budget = await self._pricing.budget(job.team, await self._store.now(), apart_from=job.proposal_id)
+                check_start(self._policy, proposal, budget)
+            except Refused as error:
+                return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
+            async with self._store.writing() as writing:
+                after = job.changed(phase=JobPhase.SUBMITTED, submitted_at=writing.now)
+                await writing.move(job, after, kind="permitted", actor="signalbox")
+        crash("permit.after_commit")
+        return True
+
+    async def _open_run(self, job: Job, observed: Observation, step: Step) -> bool:
+        run_id = await self._runs.open_run(await self._proposal(job), job)
+        crash("run.opened")
+        await self._record(job, "run", run_id=run_id)
+        crash("run.recorded")
+        return True
+
+    async def _create(self, job: Job, observed: Observation, step: Step) -> bool:
+        proposal = await self._proposal(job)
+        if proposal.offer.digest != job.digest or job.run_id is None:
+            reason = "What would run is not what was approved (its digest differs); it was not started."
+            return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=reason))
+        submission = Submission(
+            name=job.name,
+            proposal_id=job.proposal_id,
+            digest=job.digest,
+            manifest=proposal.offer.manifest,
+            run_id=job.run_id,
+            tracking_uri=self._runs.uri,
+        )
+        crash("create.before")
+        try:
+            uid = await self._engine.create(submission)
+        except EngineRefused as error:
+            return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
+        crash("create.after")
+        await self._record(job, "created", uid=uid)
+        crash("create.recorded")
+        return True
+
+    async def _record_uid(self, job: Job, observed: Observation, step: Step) -> bool:
+        await self._record(job, "created", uid=observed.uid)
+        return True
+
+    async def _release(self, job: Job, observed: Observation, step: Step) -> bool:
+        crash("release.before")
+        try:
+            await self._engine.release(job.name, job.uid or "")
+        except EngineRefused as error:
+            return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
+        crash("release.after")
+        return True
+
+    async def _start(self, job: Job, observed: Observation, step: Step) -> bool:
+        proposal = await self._proposal(job)
+        intervals = _intervals(job, observed, proposal)
+        after = job.changed(phase=JobPhase.RUNNING, started_at=intervals[0].started_at, intervals=intervals)
+        async with self._store.writing() as writing:
+            await writing.move(job, after, kind="started", actor="signalbox")
+            await writing.tell(job.team, job.channel, "started", job.proposal_id, "signalbox")
+        crash("start.recorded")
+        return observed.standing is Standing.ENDED
+
+    async def _progress(self, job: Job, observed: Observation, step: Step) -> bool:
+        intervals = _intervals(job, observed, await self._proposal(job))
+        if intervals != job.intervals:
+            await self._record(job, "attempt", intervals=intervals)
+            return True
+        if observed.progress != await self._store.progress(job.proposal_id):
+            async with self._store.writing() as writing:
+                await writing.save_progress(job, observed.progress)
+            await self._notifier.progress(job, observed.progress)
+        return False
+
+    async def _stop(self, job: Job, observed: Observation, step: Step) -> bool:
+        await self._engine.cancel(job.name, job.uid or "")
+        if job.phase is JobPhase.RUNNING:
+            await self._progress(job, observed, step)
+        return False
+
+    async def _finish(self, job: Job, observed: Observation, step: Step) -> bool:
+        """Close the books: phase, reason, metrics, intervals; people hear it if and only if this commits."""
+        assert step.phase is not None
+        intervals = job.intervals
+        if observed.attempts and observed.uid == job.uid and job.phase is not JobPhase.QUEUED:
+            intervals = _intervals(job, observed, await self._proposal(job))
+        crash("finish.before_commit")
+        async with self._store.writing() as writing:
+            after = job.changed(
+                phase=step.phase,
+                reason=step.reason,
+                finished_at=writing.now,
+                metrics=dict(observed.progress.result) if step.phase is JobPhase.SUCCEEDED else {},
+                intervals=tuple(_closed(interval, writing.now) for interval in intervals),
+            )
+            await writing.save_progress(job, observed.progress)
+            await writing.move(job, after, kind=step.phase.value, actor=job.cancel_by or "signalbox")
+            await writing.tell(job.team, job.channel, "finished", job.proposal_id, "signalbox")
+            if job.run_id:
+                await writing.tell(job.team, job.channel, CLOSE_RUN, job.proposal_id, "signalbox")
+        crash("finish.after_commit")
+        self.wake()
+        return False
+
+    async def _waiting(self, job: Job, observed: Observation, step: Step) -> bool:
+        return False
+
+    async def _record(self, job: Job, kind: str, **changes: object) -> None:
+        async with self._store.writing() as writing:
+            await writing.move(job, job.changed(**changes), kind=kind, actor="signalbox")
+
+    async def _proposal(self, job: Job) -> Proposal:
+        proposal = await self._store.proposal_by_id(job.proposal_id)
+        assert proposal is not None, "a job has a proposal by the database's own constraint"
+        return proposal
+
+    _acts: Mapping[Act, Callable[[Reconciler, Job, Observation, Step], Awaitable[bool]]] = {
+        Act.WAIT: _waiting,
+        Act.PERMIT: _permit,
+        Act.OPEN_RUN: _open_run,
+        Act.CREATE: _create,
+        Act.RECORD_UID: _record_uid,
+        Act.RELEASE: _release,
+        Act.START: _start,
+        Act.PROGRESS: _progress,
+        Act.STOP: _stop,
+        Act.FINISH: _finish,
+    }
+
+    # -- outbox -----------------------------------------------------------------------------------------------
+
+    async def deliver(self) -> None:
+        """Hand over what people have not seen yet."""
+        async with self._delivering:
+            for notice in await self._store.undelivered(self._notifier.teams):
+                await self._deliver(notice)
+
+    async def _deliver(self, notice: Notice) -> None:
+        crash("outbox.before_deliver")
+        try:
+            async with asyncio.timeout(STEP_SECONDS):
+                await self._hand_over(notice)
+        except Exception as error:  # a poison row is set aside with its trouble and stalls nobody
+            await self._not_delivered(notice, error)
+            return
+        crash("outbox.after_deliver")
+        async with self._store.writing() as writing:
+            await writing.delivered(notice)
+
+    async def _hand_over(self, notice: Notice) -> None:
+        if notice.kind != CLOSE_RUN:
+            return await self._notifier.deliver(notice)
+        job = await self._store.job(notice.subject)
+        if job is not None and job.run_id is not None:
+            await self._runs.close_run(job.run_id, job.phase)
+
+    async def _not_delivered(self, notice: Notice, error: Exception) -> None:
+        failures = notice.failures + 1
+        last = failures >= DELIVERIES
+        log.warning("notice %s (%s): %s%s", notice.id, notice.kind, error, "; set aside" if last else "")
+        async with self._store.writing() as writing:
+            retry_at = None if last else writing.now + _delay(failures)
+            await writing.not_delivered(notice, f"{type(error).__name__}: {error}", retry_at)
+
+
+def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Interval, ...]:
+    """The engine's attempts as intervals at the approved rates. Times before the bot's own restart are as observed."""
+    offer = proposal.offer
+    return tuple(
+        Interval(
+            attempt=attempt.number,
+            started_at=attempt.started_at,
+            ended_at=attempt.ended_at,
+            resources=offer.resources,
+            rate_version=offer.rate_version,
+            hourly=offer.hourly,
+            estimated=attempt.estimated,
+        )
+        for attempt in observed.attempts
+    )
+
+
+def _closed(interval: Interval, now: datetime) -> Interval:
+    """An interval whose end nobody saw ends now, marked as estimated."""
+    if interval.ended_at is not None:
+        return interval
+    return replace(interval, ended_at=max(now, interval.started_at), estimated=True)
+
+
+def _delay(failures: int) -> timedelta:
+    return timedelta(seconds=min(2 ** min(failures, 10), BACKOFF_SECONDS))
+
+
+async def _guarded(what: str, act: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await act()
+    except Unavailable as error:
+        log.warning("could not %s: %s", what, error)
+    except Exception:
+        log.exception("could not %s", what)

@@ -1,0 +1,156 @@
+"""The only reader of the environment. Each field says its unit, its default and why; `.env.example` lists them all."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bot.core.errors import Misconfigured
+
+SOURCE = Path(__file__).resolve().parent.parent  # where `trainers` is imported from
+TRAINERS_PYTHON = SOURCE / ".venv-trainers" / "bin" / "python"
+
+
+class Settings(BaseSettings):
+    """Read once, by `load`, and handed to `bot.bootstrap`."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True)
+
+    # -- outside services; all optional ---------------------------------------------------------------------------
+    openai_api_key: SecretStr | None = Field(
+        default=None, alias="OPENAI_API_KEY", description="turns the language model on; without it the planner answers"
+    )
+    openai_base_url: str | None = Field(
+        default=None, alias="OPENAI_BASE_URL", description="an OpenAI-compatible server; default OpenAI's own"
+    )
+    openai_model: str = Field(default="gpt-5-mini", alias="OPENAI_MODEL", description="the model's name there")
+    mlflow_tracking_uri: str | None = Field(
+        default=None, alias="MLFLOW_TRACKING_URI", description="an MLflow server; default a SQLite file under the home"
+    )
+    database_url: str | None = Field(
+        default=None,
+        alias="DATABASE_URL",
+        description="sqlite:///PATH or postgresql://…; default a file under the home",
+    )
+
+    # -- Signalbox's own ------------------------------------------------------------------------------------------
+    home: Path = Field(
+        default=Path(".signalbox"),
+        alias="SIGNALBOX_HOME",
+        description="folder of everything that is kept on this machine",
+    )
+    policy_file: Path = Field(
+        default=Path(__file__).parent / "policy.yaml",
+        alias="SIGNALBOX_POLICY_FILE",
+        description="who may decide, quorum, time limits, budget; default the terminal chat's",
+    )
+    rates_file: Path = Field(
+        default=SOURCE / "tools" / "rates.yaml",
+        alias="SIGNALBOX_RATES_FILE",
+        description="what an hour costs; default 0.05 $/core-h and 0.25 $/GPU-h",
+    )
+    timezone: str = Field(
+        default="UTC", alias="SIGNALBOX_TIMEZONE", description="IANA name; days and months of budgets and digests"
+    )
+    digest_hour: int = Field(
+        default=9,
+        ge=0,
+        le=23,
+        alias="SIGNALBOX_DIGEST_HOUR",
+        description="local hour from which yesterday's digest is sent",
+    )
+    chat_user: str = Field(
+        default="requester", alias="SIGNALBOX_CHAT_USER", description="who you are when the terminal chat starts"
+    )
+    model_timeout_seconds: float = Field(
+        default=60,
+        gt=0,
+        alias="SIGNALBOX_MODEL_TIMEOUT_SECONDS",
+        description="for one call to the language model; then the planner answers",
+    )
+
+    # -- the local engine -----------------------------------------------------------------------------------------
+    trainer_python: Path = Field(
+        default=TRAINERS_PYTHON,
+        alias="SIGNALBOX_TRAINER_PYTHON",
+        description="interpreter of the trainers' environment, which has PyTorch; default what `make setup` makes",
+    )
+    data_dir: Path | None = Field(
+        default=None, alias="SIGNALBOX_DATA_DIR", description="data sets (MNIST/raw, text, models); default HOME/data"
+    )
+    local_cpu_cores: Decimal = Field(
+        default=Decimal(4), gt=0, alias="SIGNALBOX_LOCAL_CPU_CORES", description="cores charged for a CPU training"
+    )
+    local_gpus: int | None = Field(
+        default=None,
+        ge=0,
+        alias="SIGNALBOX_LOCAL_GPUS",
+        description="GPUs of this machine; default what nvidia's driver shows",
+    )
+    local_max_jobs: int = Field(
+        default=1,
+        ge=1,
+        alias="SIGNALBOX_LOCAL_MAX_JOBS",
+        description="trainings at once, the rest queue; one, because two would slow and so falsify each other's cost",
+    )
+    local_grace_seconds: int = Field(
+        default=30,
+        ge=1,
+        alias="SIGNALBOX_LOCAL_GRACE_SECONDS",
+        description="from SIGTERM to SIGKILL, for the checkpoint",
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{value!r} is no time zone; write an IANA name such as Europe/Berlin") from error
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def folder(self) -> Path:
+        """The home, absolute: trainings run elsewhere."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def data_folder(self) -> Path:
+        return (self.data_dir or self.folder / "data").expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.folder / 'signalbox.db'}"
+
+    @property
+    def conversations(self) -> str:
+        """Where the agent's memory goes: the same PostgreSQL, or a SQLite file of its own beside the other."""
+        postgres = self.database_url is not None and self.database_url.startswith("postgres")
+        return self.database if postgres else f"sqlite:///{self.folder / 'conversations.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.mlflow_tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> Path | None:
+        """Where artifacts go; None lets an MLflow server say."""
+        return None if self.mlflow_tracking_uri else self.folder / "artifacts"
+
+
+def load() -> Settings:
+    """The settings of this process. `Misconfigured` names the first variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "the environment"
+        raise Misconfigured(f"{name}: {first['msg'].removeprefix('Value error, ')}. See .env.example.") from error

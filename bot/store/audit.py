@@ -1,0 +1,135 @@
+"""Checks the event chain and that every row still says what its last event said. Reads only.
+
+Answers `Finding`s: the first is where the chain breaks. `python -m bot audit verify` prints them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bot.core.canonical import canonical_json, digest_of
+from bot.store import chain, records, schema
+from bot.store.store import Store
+
+START = "0" * 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is not as it was written. `where` names the row."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was checked, and what was found wrong; empty findings mean that the chain is whole."""
+
+    events: int
+    entities: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def whole(self) -> bool:
+        return not self.findings
+
+
+async def verify(store: Store) -> Report:
+    """Walk the whole chain and compare every proposal, revision, vote, job and interval with it."""
+    async with store.database.reading() as connection:
+        events = (await connection.execute(sa.select(schema.event).order_by(schema.event.c.seq))).all()
+        head = (await connection.execute(sa.select(schema.chain_head))).one()
+        revisions = (await connection.execute(sa.select(schema.revision))).all()
+        votes = await _count_by_proposal(connection, schema.vote)
+    findings = list(_walk(events, head))
+    if findings:  # what events say is worth comparing with only while the events themselves are whole
+        return Report(events=len(events), entities=len({row.entity for row in events}), findings=tuple(findings))
+    last = {row.entity: row for row in events}
+    try:
+        findings += _compare(last, await _standing(store))
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        findings.append(Finding(where="a proposal or job", what=f"its rows cannot be read any more ({error})"))
+    findings += _revisions(revisions)
+    findings += _stray_votes(events, votes)
+    return Report(events=len(events), entities=len(last), findings=tuple(findings))
+
+
+def _walk(events: list[Any] | Any, head: Any) -> Iterator[Finding]:
+    previous, versions = START, dict[str, int]()
+    for index, row in enumerate(events, start=1):
+        where = f"event {row.seq} ({row.entity}, version {row.version}, {row.kind})"
+        if row.seq != index:
+            yield Finding(where=where, what=f"event {index} is missing before it: the chain breaks here")
+            return
+        if chain.link(previous, row.body) != row.hash:
+            yield Finding(where=where, what="its hash does not follow from the row before it: the chain breaks here")
+            return
+        expected = {name: getattr(row, name) for name in ("seq", "entity", "version", "kind", "actor")} | {
+            "at": records.instant(row.at)
+        }
+        if {name: json.loads(row.body).get(name) for name in expected} != expected:
+            yield Finding(where=where, what="its columns differ from its hashed body: they were altered")
+        if row.version != versions.get(row.entity, 0) + 1:
+            yield Finding(where=where, what=f"it should be version {versions.get(row.entity, 0) + 1}")
+        previous, versions[row.entity] = row.hash, row.version
+    if head.hash != previous or head.seq != len(events):
+        yield Finding(
+            where=f"after event {len(events)}", what=f"the chain's end is missing: {head.seq} events were written"
+        )
+
+
+async def _standing(store: Store) -> dict[str, str]:
+    """Each entity as its rows say now, as canonical text."""
+    standing: dict[str, str] = {}
+    for proposal in await store.every_proposal():
+        standing[f"proposal:{proposal.id}"] = canonical_json(records.proposal_snapshot(proposal))
+    for job in await store.every_job():
+        standing[f"job:{job.name}"] = canonical_json(records.job_snapshot(job))
+    return standing
+
+
+def _compare(last: dict[str, Any], standing: dict[str, str]) -> Iterator[Finding]:
+    for entity, row in last.items():
+        said = json.loads(row.body)["after"]
+        if entity not in standing:
+            yield Finding(where=entity, what="its row is gone")
+        elif canonical_json(said) != standing[entity]:
+            now = json.loads(standing[entity])
+            names = sorted(name for name in said if said[name] != now.get(name))
+            yield Finding(where=entity, what=f"its rows differ from event {row.seq} in: {', '.join(names)}")
+    for entity in standing.keys() - last.keys():
+        yield Finding(where=entity, what="it has a row, but no event ever made it")
+
+
+def _revisions(rows: list[Any] | Any) -> Iterator[Finding]:
+    for row in rows:
+        if digest_of(json.loads(row.offer)) != row.digest:
+            where = f"revision {row.revision} of proposal {row.proposal_id}"
+            yield Finding(where=where, what="what would run differs from its digest")
+
+
+def _stray_votes(events: list[Any] | Any, votes: dict[tuple[str, int], int]) -> Iterator[Finding]:
+    """Votes on earlier revisions are not in the last snapshot; their number is in the events."""
+    said: dict[tuple[str, int], int] = {}
+    for row in events:
+        after = json.loads(row.body)["after"]
+        if "votes" in after:
+            said[(after["id"], after["revision"])] = len(after["votes"])
+    for key in votes.keys() | said.keys():
+        if votes.get(key, 0) != said.get(key, 0):
+            where = f"revision {key[1]} of proposal {key[0]}"
+            yield Finding(where=where, what=f"it has {votes.get(key, 0)} votes, and {said.get(key, 0)} were recorded")
+
+
+async def _count_by_proposal(connection: AsyncConnection, table: sa.Table) -> dict[tuple[str, int], int]:
+    query = sa.select(table.c.proposal_id, table.c.revision, sa.func.count()).group_by(
+        table.c.proposal_id, table.c.revision
+    )
+    return {(row[0], row[1]): row[2] for row in (await connection.execute(query)).all()}

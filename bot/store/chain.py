@@ -1,0 +1,61 @@
+"""The append-only, hash-chained event log: every change of a proposal or job, with the entity as it then stood.
+
+An event's hash covers the hash before it, so a row that is altered, removed or slipped in later breaks the chain
+there; `bot.store.audit` finds the place. The head row makes a cut-off tail show, and serialises writers in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bot.core.canonical import canonical_json
+from bot.store.records import instant
+from bot.store.schema import chain_head, event
+
+
+def link(previous: str, body: str) -> str:
+    """The hash of an event: SHA-256 over the previous hash and this body."""
+    return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
+
+
+def body_of(*, seq: int, entity: str, version: int, kind: str, actor: str, at: datetime, after: dict[str, Any]) -> str:
+    """An event's canonical text."""
+    return canonical_json(
+        {
+            "seq": seq,
+            "entity": entity,
+            "version": version,
+            "kind": kind,
+            "actor": actor,
+            "at": instant(at),
+            "after": after,
+        }
+    )
+
+
+async def append(
+    connection: AsyncConnection,
+    *,
+    entity: str,
+    version: int,
+    kind: str,
+    actor: str,
+    at: datetime,
+    after: dict[str, Any],
+) -> None:
+    """Write the next event. Part of the transaction that changes the entity."""
+    head = (await connection.execute(sa.select(chain_head).where(chain_head.c.id == 1).with_for_update())).one()
+    seq = head.seq + 1
+    body = body_of(seq=seq, entity=entity, version=version, kind=kind, actor=actor, at=at, after=after)
+    hashed = link(head.hash, body)
+    await connection.execute(
+        sa.insert(event).values(
+            seq=seq, entity=entity, version=version, kind=kind, actor=actor, at=at, body=body, hash=hashed
+        )
+    )
+    await connection.execute(sa.update(chain_head).where(chain_head.c.id == 1).values(seq=seq, hash=hashed))

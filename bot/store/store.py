@@ -1,0 +1,395 @@
+"""The store's reading side: typed queries, and the door to `Writing`, which alone changes anything.
+
+Reads for people take team and channel, so that nobody reads across them; reads by id are for our own rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bot.core import job as jobs
+from bot.core.errors import Conflict, NotFound
+from bot.core.job import Job
+from bot.core.proposal import Offer, Proposal, ProposalState
+from bot.store import records, schema
+from bot.store.database import Database
+from bot.store.writing import Notice, Writing
+from tools.cost import Amount, Interval, PastRun
+from tools.progress import Progress
+
+HISTORY = 500  # the newest finished jobs that estimates look at
+IN_LIST = 500  # ids in one query; SQLite takes at most 32,766 parameters
+RERUNS = 10  # of one use case after lost races, before the person is asked to try again
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One thing that a person said to the agent, recorded before it was answered."""
+
+    team: str
+    event_id: str
+    channel: str
+    thread: str
+    user: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """One interval and whom it is charged to."""
+
+    number: int
+    requester: str
+    recipe: str
+    gpus: int
+    interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenJob:
+    """An open job with what is not state: when to try again, and what went wrong last."""
+
+    job: Job
+    failures: int
+    retry_at: datetime | None
+    trouble: str
+
+
+class Store:
+    """`clock` replaces the database's own clock in tests that need to be at another time."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime] | None = None) -> None:
+        self.database = database
+        self._clock = clock
+
+    async def now(self) -> datetime:
+        """The database's clock, which alone decides what has expired."""
+        async with self.database.reading() as connection:
+            return await _now(connection, self._clock)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Writing]:
+        """One transaction: all of it is committed, or nothing."""
+        async with self.database.writing() as connection:
+            yield Writing(connection, await _now(connection, self._clock))
+
+    async def rerun(self, use_case: Callable[[], Awaitable[T]]) -> T:
+        """Run a load-verb-commit again from fresh rows while it loses races; its verb must be pure."""
+        for attempt in range(RERUNS):
+            try:
+                return await use_case()
+            except Conflict:
+                if attempt == RERUNS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    # -- proposals --------------------------------------------------------------------------------------------
+
+    async def proposal(self, team: str, channel: str, number: int) -> Proposal:
+        """The proposal of that number in that channel, or `NotFound`."""
+        table = schema.proposal
+        found = await self._proposals(
+            table.c.team == team, table.c.channel == channel, table.c.number == number, limit=1
+        )
+        if not found:
+            raise NotFound(f"There is no proposal {number} here. List what there is with /jobs or /inbox.")
+        return found[0]
+
+    async def proposal_by_id(self, proposal_id: str) -> Proposal | None:
+        """Our own row, whichever channel it is of."""
+        found = await self._proposals(schema.proposal.c.id == proposal_id, limit=1)
+        return found[0] if found else None
+
+    async def proposals(
+        self, team: str, channel: str, *, states: Collection[ProposalState] | None = None, limit: int = 50
+    ) -> list[Proposal]:
+        """The newest proposals of a channel, newest first."""
+        where = [schema.proposal.c.team == team, schema.proposal.c.channel == channel]
+        if states is not None:
+            where.append(schema.proposal.c.state.in_([state.value for state in states]))
+        return await self._proposals(*where, limit=limit)
+
+    async def every_proposal(self) -> list[Proposal]:
+        """All of them, for the audit."""
+        return await self._proposals(sa.true(), limit=None)
+
+    async def first_day(self, team: str, zone: ZoneInfo) -> date | None:
+        """The local date of a workspace's first proposal; there is nothing to tell of the days before."""
+        query = sa.select(sa.func.min(schema.proposal.c.created_at)).where(schema.proposal.c.team == team)
+        async with self.database.reading() as connection:
+            first: datetime | None = await connection.scalar(query)
+        return first.astimezone(zone).date() if first else None
+
+    async def overdue(self) -> list[Proposal]:
+        """Pending proposals whose time is over by the database's clock."""
+        now = await self.now()
+        return await self._proposals(
+            schema.proposal.c.state == ProposalState.PENDING.value, schema.proposal.c.expires_at <= now, limit=100
+        )
+
+    async def open_proposals_of(self, team: str, requester: str) -> int:
+        """How many of this person's proposals wait for a decision."""
+        query = sa.select(sa.func.count()).where(
+            schema.proposal.c.team == team,
+            schema.proposal.c.requester == requester,
+            schema.proposal.c.state == ProposalState.PENDING.value,
+        )
+        async with self.database.reading() as connection:
+            return int(await connection.scalar(query) or 0)
+
+    async def revisions(self, proposal_id: str) -> list[Offer]:
+        """Every revision's offer, oldest first."""
+        table = schema.revision
+        query = sa.select(table).where(table.c.proposal_id == proposal_id).order_by(table.c.revision)
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        return [Offer.from_document(json.loads(row.offer), json.loads(row.estimate)) for row in rows]
+
+    async def _proposals(self, *where: sa.ColumnElement[bool], limit: int | None) -> list[Proposal]:
+        table, revision = schema.proposal, schema.revision
+        query = (
+            sa.select(table, *[revision.c[name] for name in ("author", "offer", "digest", "estimate")])
+            .join(revision, (revision.c.proposal_id == table.c.id) & (revision.c.revision == table.c.revision))
+            .where(*where)
+            .order_by(table.c.number.desc())
+            .limit(limit)
+        )
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+            votes = await _children(connection, schema.vote, [row.id for row in rows], schema.vote.c.at)
+        return [
+            records.proposal_from(row, [vote for vote in votes.get(row.id, []) if vote.revision == row.revision])
+            for row in rows
+        ]
+
+    # -- jobs -------------------------------------------------------------------------------------------------
+
+    async def job(self, proposal_id: str) -> Job | None:
+        found = await self._jobs(schema.job.c.proposal_id == proposal_id, limit=1)
+        return found[0].job if found else None
+
+    async def job_detail(self, proposal_id: str) -> OpenJob | None:
+        """The job with its trouble, if there is any."""
+        found = await self._jobs(schema.job.c.proposal_id == proposal_id, limit=1)
+        return found[0] if found else None
+
+    async def job_like(self, team: str, channel: str, reference: str) -> Job | None:
+        """The newest job of a channel whose name, or MLflow run id, begins so."""
+        prefix = reference.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        found = await self._jobs(
+            schema.proposal.c.team == team,
+            schema.proposal.c.channel == channel,
+            schema.job.c.name.like(prefix, escape="\\") | schema.job.c.run_id.like(prefix, escape="\\"),
+            limit=1,
+        )
+        return found[0].job if found else None
+
+    async def jobs(self, team: str, channel: str | None = None, *, limit: int = 50) -> list[Job]:
+        """The newest jobs of a channel (of the whole workspace where it is None), newest first."""
+        where = [schema.proposal.c.team == team]
+        if channel is not None:
+            where.append(schema.proposal.c.channel == channel)
+        return [found.job for found in await self._jobs(*where, limit=limit)]
+
+    async def open_jobs(self) -> list[OpenJob]:
+        """Every open job, the longest approved first."""
+        phases = [phase.value for phase in jobs.OPEN]
+        found = await self._jobs(schema.job.c.phase.in_(phases), limit=None)
+        return sorted(found, key=lambda one: one.job.approved_at)
+
+    async def _jobs(self, *where: sa.ColumnElement[bool], limit: int | None) -> list[OpenJob]:
+        table, proposal = schema.job, schema.proposal
+        query = (
+            sa.select(table, *[proposal.c[name] for name in ("number", "team", "channel", "thread", "requester")])
+            .join(proposal, proposal.c.id == table.c.proposal_id)
+            .where(*where)
+            .order_by(proposal.c.number.desc())
+            .limit(limit)
+        )
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+            held = await _children(
+                connection, schema.pod_interval, [row.proposal_id for row in rows], schema.pod_interval.c.attempt
+            )
+        return [
+            OpenJob(
+                job=records.job_from(row, held.get(row.proposal_id, [])),
+                failures=row.failures,
+                retry_at=row.retry_at,
+                trouble=row.trouble,
+            )
+            for row in rows
+        ]
+
+    async def every_job(self) -> list[Job]:
+        """All of them, for the audit."""
+        return [found.job for found in await self._jobs(sa.true(), limit=None)]
+
+    async def progress(self, proposal_id: str) -> Progress:
+        """What the trainer said last."""
+        query = sa.select(schema.job.c.progress).where(schema.job.c.proposal_id == proposal_id)
+        async with self.database.reading() as connection:
+            return records.progress_from(await connection.scalar(query) or "{}")
+
+    # -- money ------------------------------------------------------------------------------------------------
+
+    async def charges(self, team: str, start: datetime, end: datetime) -> list[Charge]:
+        """Every interval that touches the window [start, end)."""
+        held, proposal, revision = schema.pod_interval, schema.proposal, schema.revision
+        query = (
+            sa.select(held, proposal.c.number, proposal.c.requester, revision.c.offer)
+            .join(proposal, proposal.c.id == held.c.proposal_id)
+            .join(revision, (revision.c.proposal_id == proposal.c.id) & (revision.c.revision == proposal.c.revision))
+            .where(proposal.c.team == team, held.c.started_at < end)
+            .where(held.c.ended_at.is_(None) | (held.c.ended_at > start))
+            .order_by(held.c.started_at)
+        )
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        charged = [(row, json.loads(row.offer)["spec"]) for row in rows]
+        return [
+            Charge(
+                number=row.number,
+                requester=row.requester,
+                recipe=spec["recipe"],
+                gpus=spec["gpus"],
+                interval=records.interval_from(row),
+            )
+            for row, spec in charged
+        ]
+
+    async def commitments(self, team: str, *, apart_from: str | None = None) -> list[tuple[Job, Amount]]:
+        """The open jobs, each with the ceiling that was approved; `apart_from` leaves one proposal out."""
+        held = [one.job for one in await self.open_jobs() if one.job.team == team]
+        found = []
+        for job in held:
+            proposal = await self.proposal_by_id(job.proposal_id) if job.proposal_id != apart_from else None
+            if proposal is not None:
+                found.append((job, proposal.offer.estimate.ceiling))
+        return found
+
+    async def history(self) -> list[PastRun]:
+        """What succeeded, for estimates: the newest jobs with one whole, observed attempt."""
+        table, held, revision = schema.job, schema.pod_interval, schema.revision
+        query = (
+            sa.select(revision.c.offer, revision.c.estimate, held.c.started_at, held.c.ended_at)
+            .join(held, held.c.proposal_id == table.c.proposal_id)
+            .join(revision, (revision.c.proposal_id == table.c.proposal_id) & (revision.c.revision == table.c.revision))
+            .where(table.c.phase == jobs.JobPhase.SUCCEEDED.value)
+            .where(held.c.ended_at.is_not(None), held.c.estimated.is_(False))
+            .order_by(table.c.finished_at.desc())
+            .limit(HISTORY)
+        )
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        offers = [(Offer.from_document(json.loads(row.offer), json.loads(row.estimate)), row) for row in rows]
+        return [
+            PastRun(
+                spec=offer.spec,
+                gpu_product=offer.resources.gpu_product,
+                seconds=Decimal(str((row.ended_at - row.started_at).total_seconds())),
+            )
+            for offer, row in offers
+        ]
+
+    # -- inbox and outbox -------------------------------------------------------------------------------------
+
+    async def receive(self, message: Message) -> bool:
+        """Record what a person said, before it is acknowledged. False: it was here already."""
+        try:
+            async with self.writing() as writing:
+                await writing.connection.execute(
+                    sa.insert(schema.inbox).values(
+                        team=message.team,
+                        event_id=message.event_id,
+                        channel=message.channel,
+                        thread=message.thread,
+                        user=message.user,
+                        text=message.text,
+                        received_at=writing.now,
+                    )
+                )
+        except IntegrityError:
+            return False
+        return True
+
+    async def answered(self, team: str, event_id: str) -> None:
+        """The person has their answer."""
+        table = schema.inbox
+        async with self.writing() as writing:
+            await writing.connection.execute(
+                sa.update(table)
+                .where(table.c.team == team, table.c.event_id == event_id)
+                .values(answered_at=writing.now)
+            )
+
+    async def unanswered(self, team: str) -> list[Message]:
+        """What was recorded and never answered, oldest first."""
+        table = schema.inbox
+        query = (
+            sa.select(table).where(table.c.team == team, table.c.answered_at.is_(None)).order_by(table.c.received_at)
+        )
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        names = Message.__dataclass_fields__
+        return [Message(**{name: getattr(row, name) for name in names}) for row in rows]
+
+    async def undelivered(self, teams: Collection[str], *, due: bool = True) -> list[Notice]:
+        """What people have not seen yet, oldest first; with `due`, only what may be tried now."""
+        table = schema.outbox
+        query = sa.select(table).where(
+            table.c.delivered_at.is_(None), table.c.set_aside_at.is_(None), table.c.team.in_(list(teams))
+        )
+        if due:
+            now = await self.now()
+            query = query.where(table.c.retry_at.is_(None) | (table.c.retry_at <= now))
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query.order_by(table.c.id).limit(200))).all()
+        return [
+            Notice(
+                id=row.id,
+                team=row.team,
+                channel=row.channel,
+                kind=row.kind,
+                subject=row.subject,
+                actor=row.actor,
+                failures=row.failures,
+            )
+            for row in rows
+        ]
+
+
+async def _children(
+    connection: AsyncConnection, table: sa.Table, parents: Sequence[str], order: sa.ColumnElement[Any]
+) -> dict[str, list[records.Row]]:
+    """Rows of `table` by their proposal's id."""
+    found: dict[str, list[records.Row]] = {}
+    for start in range(0, len(parents), IN_LIST):
+        some = parents[start : start + IN_LIST]
+        query = sa.select(table).where(table.c.proposal_id.in_(some)).order_by(order)
+        for row in (await connection.execute(query)).all():
+            found.setdefault(row.proposal_id, []).append(row)
+    return found
+
+
+async def _now(connection: AsyncConnection, clock: Callable[[], datetime] | None) -> datetime:
+    if clock is not None:
+        return clock().astimezone(UTC)
+    if connection.dialect.name == "sqlite":
+        text = await connection.scalar(sa.text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"))
+        return datetime.fromisoformat(str(text)).replace(tzinfo=UTC)
+    moment: datetime = (await connection.execute(sa.text("SELECT clock_timestamp()"))).scalar_one()
+    return moment.astimezone(UTC)

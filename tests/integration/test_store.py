@@ -1,0 +1,302 @@
+"""The use cases over both databases: one suite, SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from bot.core.errors import Conflict, NotFound, Refused
+from bot.core.job import JobPhase
+from bot.core.proposal import Proposal, ProposalState
+from bot.store import schema
+from bot.store.audit import verify
+from bot.store.store import Message
+from tests.world import CHANNEL, TEAM, World, hand, race
+
+
+async def test_the_whole_walk_is_in_the_chain(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        proposal = await bot.propose(epochs=2)
+        await bot.approve(proposal)
+        await bot.reconciler.tick()
+        world.clock.forward(minutes=6)
+        world.engine.finish()
+        await bot.settle(3)
+        job = await bot.store.job(proposal.id)
+        assert job is not None and job.phase is JobPhase.SUCCEEDED
+        assert job.run_id == "run-1" and world.runs.closed == {"run-1": JobPhase.SUCCEEDED}
+        card = await bot.cards.card(proposal.id)
+        assert card.actual is not None and card.actual.final
+        assert round(card.actual.amount.dollars, 4) == round(card.actual.seconds / 3600 * 4 / 20, 4)
+        assert world.surface.kinds(proposal) == ["proposed", "approved", "started", "finished"]
+        report = await verify(bot.store)
+        assert report.whole and report.events == 8
+
+
+async def test_one_winner_of_many_at_once(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        for _ in range(5):
+            proposal = await bot.propose()
+            said = await race(
+                bot.approve(proposal, "ann"),
+                bot.reject(proposal, "bob"),
+                bot.approve(proposal, "cleo"),
+                bot.deciding.withdraw(hand("rae"), proposal.number),
+                bot.revise(proposal, "rae", {"epochs": 5}),
+            )
+            assert all(isinstance(one, Proposal | Refused) for one in said), said
+            after = await bot.fresh(proposal)
+            wins = [one for one in said if isinstance(one, Proposal) and one.state is not ProposalState.PENDING]
+            assert len(wins) == (after.state is not ProposalState.PENDING)
+        assert (await verify(bot.store)).whole
+
+
+async def test_a_redelivered_event_is_the_same_proposal(url: str) -> None:
+    async with World(url=url).bot() as bot:
+        made = await race(*[bot.propose(event="same", epochs=3) for _ in range(4)])
+        assert len({one.id for one in made if isinstance(one, Proposal)}) == 1
+        assert len(await bot.store.every_proposal()) == 1
+
+
+async def test_numbers_are_given_once_to_many_at_once(url: str) -> None:
+    async with World(url=url).bot() as bot:
+        made = await race(*[bot.propose(epochs=3) for _ in range(6)])
+        assert sorted(one.number for one in made if isinstance(one, Proposal)) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_an_edit_resets_votes_and_reprices(url: str) -> None:
+    async with World(url=url).bot() as bot:
+        proposal = await bot.propose(recipe="mnist", gpus=1)
+        await bot.approve(proposal, "ann")
+        edited = await bot.revise(proposal, "bob", {"max_runtime_minutes": 30})
+        assert edited.votes == () and edited.digest != proposal.digest
+        assert edited.offer.estimate.ceiling.dollars * 2 == proposal.offer.estimate.ceiling.dollars
+        with pytest.raises(Refused, match="own edit"):
+            await bot.approve(edited, "bob")
+        with pytest.raises(Refused, match="was changed after that card"):
+            await bot.approve(proposal, "ann", seen=proposal.digest)
+        await bot.approve(edited, "ann")
+        assert (await bot.approve(edited, "cleo")).state is ProposalState.APPROVED
+        assert (await verify(bot.store)).whole
+
+
+async def test_refusals_are_exact(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        proposal = await bot.propose("ann")
+        with pytest.raises(Refused, match="yourself, so you cannot approve it; it takes bob or cleo"):
+            await bot.approve(proposal, "ann")
+        with pytest.raises(Refused, match="not among the approvers"):
+            await bot.approve(proposal, "mallory")
+        await bot.reject(proposal, "bob")
+        with pytest.raises(Refused, match="already rejected by bob"):
+            await bot.approve(proposal, "cleo")
+        with pytest.raises(NotFound):
+            await bot.store.proposal(TEAM, "another channel", proposal.number)
+        with pytest.raises(NotFound):
+            await bot.store.proposal("another team", CHANNEL, proposal.number)
+
+
+async def test_time_never_approves(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        proposal = await bot.propose()
+        world.clock.forward(hours=24)
+        with pytest.raises(Refused, match="has expired"):
+            await bot.approve(proposal)
+        await bot.reconciler.tick()
+        assert (await bot.fresh(proposal)).state is ProposalState.EXPIRED
+        assert world.surface.kinds(proposal) == ["proposed", "expired"]
+
+
+async def test_an_old_approval_starts_nothing(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        proposal = await bot.propose()
+        world.engine.slots = 0
+        await bot.approve(proposal)
+        await bot.reconciler.tick()
+        world.engine.slots = 1
+        world.clock.forward(hours=25)
+        await bot.settle(2)
+        job = await bot.store.job(proposal.id)
+        assert job is not None and job.phase is JobPhase.FAILED and "too old" in job.reason
+        assert not world.engine.starts
+
+
+async def test_jobs_beyond_the_slots_queue_in_order(url: str) -> None:
+    world = World(url=url)
+    world.engine.slots = 1
+    async with world.bot() as bot:
+        proposals = [await bot.propose(epochs=epochs) for epochs in (1, 2, 3)]
+        for proposal in proposals:
+            await bot.approve(proposal)
+        for count in (1, 2, 3):
+            await bot.settle(3)
+            assert [world.engine.starts[one.job_name] for one in proposals] == [1] * count + [0] * (3 - count)
+            world.engine.finish()
+
+
+async def test_the_second_gate_asks_again(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        proposal = await bot.propose()
+        await bot.approve(proposal, "ann")
+    world.policy = world.policy.model_copy(update={"approvers": frozenset({"bob", "cleo"})})
+    async with world.bot() as bot:
+        await bot.settle(2)
+        job = await bot.store.job(proposal.id)
+        assert job is not None and job.phase is JobPhase.FAILED and "no longer has enough approvals" in job.reason
+        assert not world.engine.starts
+
+
+async def test_a_failing_row_backs_off_and_stalls_nobody(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        first, second = await bot.propose(epochs=1), await bot.propose(epochs=2)
+        await bot.approve(first)
+        await bot.approve(second)
+        world.runs.faults = ["down"]
+        world.surface.broken = {"approved"}
+        await bot.reconciler.tick()
+        jobs = {one.job.proposal_id: one for one in await bot.store.open_jobs()}
+        troubled = [one for one in jobs.values() if one.trouble]
+        assert len(troubled) == 1 and "MLflow" in troubled[0].trouble
+        await bot.settle(2)
+        assert [world.engine.starts[one.job_name] for one in (first, second)] == [1, 1]
+        world.engine.finish()
+        await bot.settle(14)
+        assert world.surface.kinds(first)[-1] == "finished"
+        assert not await bot.store.undelivered([TEAM], due=False), "the poison row was set aside"
+
+
+async def test_cancel_ends_a_running_job_once(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        proposal = await bot.propose()
+        await bot.approve(proposal)
+        await bot.reconciler.tick()
+        with pytest.raises(Refused, match="Only rae"):
+            await bot.deciding.cancel(hand("sam"), proposal.number)
+        await bot.deciding.cancel(hand("rae"), proposal.number)
+        with pytest.raises(Refused, match="already cancelled"):
+            await bot.deciding.cancel(hand("ann"), proposal.number)
+        await bot.settle(3)
+        job = await bot.store.job(proposal.id)
+        assert job is not None and job.phase is JobPhase.CANCELLED and job.reason == "Cancelled by rae."
+
+
+async def test_the_budget_is_counted_with_what_is_committed(url: str) -> None:
+    world = World(url=url)
+    world.policy = world.policy.model_copy(update={"budget_per_month": world.policy.budget_per_month / 10_000})  # $0.10
+    async with world.bot() as bot:
+        first = await bot.propose()  # up to $0.05 each
+        second = await bot.propose()
+        third = await bot.propose()
+        await bot.approve(first)
+        await bot.approve(second)
+        with pytest.raises(Refused, match="budget cannot bear"):
+            await bot.approve(third)
+        with pytest.raises(Refused, match="budget cannot bear"):
+            await bot.propose()
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "words"),
+    [
+        (schema.event, {"body": "{}"}, "event 3"),
+        (schema.event, {"actor": "mallory"}, "event 3"),
+        (schema.proposal, {"requester": "mallory"}, "requester"),
+        (schema.vote, {"voter": "mallory"}, "votes"),
+        (schema.vote, {"digest": "0"}, "votes"),
+        (schema.revision, {"author": "mallory"}, "author"),
+        (schema.job, {"reason": "nothing happened"}, "reason"),
+        (schema.pod_interval, {"hourly": '{"dollars":"0.01","unpriced":[]}'}, "intervals"),
+        (schema.chain_head, {"seq": 99}, "end is missing"),
+    ],
+)
+async def test_one_altered_row_is_found(url: str, table: sa.Table, change: dict[str, object], words: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        proposal = await bot.propose()
+        await bot.approve(proposal)
+        await bot.reconciler.tick()
+        assert (await verify(bot.store)).whole
+        where = table.c.seq == 3 if table is schema.event else sa.true()
+        async with bot.store.writing() as writing:
+            await writing.connection.execute(sa.update(table).where(where).values(**change))
+        report = await verify(bot.store)
+        assert not report.whole and words in f"{report.findings[0].where}: {report.findings[0].what}"
+
+
+@pytest.mark.parametrize("table", [schema.event, schema.vote])
+async def test_a_removed_row_is_found(url: str, table: sa.Table) -> None:
+    async with World(url=url).bot() as bot:
+        proposal = await bot.propose(recipe="mnist", gpus=1)
+        await bot.approve(proposal)
+        await bot.revise(proposal, "rae", {"epochs": 2})
+        where = table.c.seq == 2 if table is schema.event else sa.true()
+        async with bot.store.writing() as writing:
+            await writing.connection.execute(sa.delete(table).where(where))
+        assert not (await verify(bot.store)).whole
+
+
+async def test_what_people_said_is_kept_once_until_it_is_answered(url: str) -> None:
+    async with World(url=url).bot() as bot:
+        said = Message(team=TEAM, event_id="e", channel=CHANNEL, thread="t", user="rae", text="train digits")
+        assert [await bot.store.receive(said), await bot.store.receive(said)] == [True, False]
+        assert await bot.store.unanswered(TEAM) == [said]
+        await bot.store.answered(TEAM, "e")
+        assert await bot.store.unanswered(TEAM) == []
+
+
+async def test_a_digest_is_claimed_once_by_many(url: str) -> None:
+    async with World(url=url).bot() as bot:
+
+        async def claim() -> None:
+            async with bot.store.writing() as writing:
+                await writing.claim_digest(TEAM, CHANNEL, "2026-11-23")
+                await writing.tell(TEAM, CHANNEL, "digest", "2026-11-23", "signalbox")
+
+        said = await race(*[claim() for _ in range(5)])
+        assert [type(one) for one in said if one is not None] == [Conflict] * 4
+        assert len(await bot.store.undelivered([TEAM])) == 1
+
+
+async def test_nothing_is_half_written(url: str) -> None:
+    async with World(url=url).bot() as bot:
+        with pytest.raises(RuntimeError):
+            async with bot.store.writing() as writing:
+                await writing.tell(TEAM, CHANNEL, "proposed", "x", "rae")
+                raise RuntimeError("the process had an accident")
+        assert await bot.store.undelivered([TEAM]) == []
+
+
+async def test_two_databases_tell_the_same_time(url: str) -> None:
+    from datetime import UTC, datetime
+
+    from bot.store.database import Database
+    from bot.store.store import Store
+
+    database = Database(url)
+    await database.open()
+    try:
+        assert abs(await Store(database).now() - datetime.now(UTC)) < timedelta(seconds=5)
+    finally:
+        await database.close()
+
+
+async def test_the_schema_is_what_the_migrations_make(url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    async with World(url=url).bot() as bot, bot.store.database.reading() as connection:
+
+        def differences(sync: sa.Connection) -> list[object]:
+            return list(compare_metadata(MigrationContext.configure(sync), schema.metadata))
+
+        assert await connection.run_sync(differences) == []

@@ -1,0 +1,111 @@
+"""Estimates, ceilings and actual costs, to the last digit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from tools.cost import (
+    Amount,
+    Interval,
+    PastRun,
+    RateCard,
+    RatesError,
+    Resources,
+    actual,
+    clip,
+    dollars,
+    estimate,
+)
+from tools.spec import TrainingSpec, parse_spec
+
+CARD = RateCard.parse(
+    {
+        "versions": [
+            {
+                "version": "new",
+                "effective_from": "2026-06-01T00:00:00Z",
+                "cpu_core_hour": "0.06",
+                "gpu_hour": {"any": "0.25"},
+            },
+            {"version": "old", "effective_from": "2026-01-01T00:00:00Z", "cpu_core_hour": "0.05"},
+        ]
+    }
+)
+OLD = CARD.version("old")
+CPU = Resources(cpu_cores=Decimal(4))
+T0 = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
+assert OLD is not None
+
+
+def digits(**given: object) -> TrainingSpec:
+    return parse_spec("digits", given)
+
+
+def interval(minutes: float | None, rates: Amount = OLD.hourly(CPU)) -> Interval:  # noqa: B008
+    ended = T0 + timedelta(minutes=minutes) if minutes is not None else None
+    return Interval(attempt=1, started_at=T0, ended_at=ended, resources=CPU, rate_version="old", hourly=rates)
+
+
+def test_the_version_in_force_is_taken() -> None:
+    assert CARD.at(datetime(2026, 5, 31, 23, 59, tzinfo=UTC)).version == "old"
+    assert CARD.at(datetime(2026, 6, 1, tzinfo=UTC)).version == "new"
+
+
+def test_the_ceiling_is_maximum_runtime_times_rate() -> None:
+    # 15 min × 4 cores × $0.05 = $0.05
+    assert estimate(digits(), CPU, OLD, []).ceiling == Amount(dollars=Decimal("0.05"))
+    assert estimate(digits(), CPU, OLD, []).p50 is None
+
+
+def test_history_gives_p50_and_p90_from_five_runs_on() -> None:
+    runs = [PastRun(spec=digits(epochs=4), gpu_product=None, seconds=Decimal(s)) for s in (10, 20, 30, 40, 50)]
+    assert estimate(digits(epochs=4), CPU, OLD, runs[:4]).p50 is None
+    found = estimate(digits(epochs=4), CPU, OLD, runs)
+    assert (found.p50_seconds, found.p90_seconds) == (Decimal(30), Decimal(46))
+    assert found.basis == "5 runs of the same size"
+
+
+def test_a_wider_key_scales_by_epochs_and_never_mixes_devices() -> None:
+    runs = [PastRun(spec=digits(epochs=2), gpu_product=None, seconds=Decimal(20)) for _ in range(5)]
+    assert estimate(digits(epochs=6), CPU, OLD, runs).p50_seconds == 60
+    on_gpu = Resources(cpu_cores=Decimal(4), gpus=1, gpu_product="L4")
+    assert estimate(digits(epochs=6, gpus=1), on_gpu, OLD, runs).p50 is None
+
+
+def test_the_actual_comes_from_intervals_and_running_ones_count_up_to_now() -> None:
+    spent = actual([interval(30), interval(None)], T0 + timedelta(minutes=60))
+    assert spent.amount.dollars == Decimal("0.30")  # 90 min × $0.20
+    assert not spent.final
+
+
+def test_clipping_counts_a_day_and_not_a_job() -> None:
+    midnight = datetime(2026, 3, 2, tzinfo=UTC)
+    one = interval(90)
+    before = clip(one, midnight - timedelta(days=1), midnight, midnight)
+    after = clip(one, midnight, midnight + timedelta(days=1), midnight)
+    assert (before.dollars, after.dollars) == (Decimal("0.1"), Decimal("0.2"))
+
+
+def test_what_has_no_rate_is_said_and_never_zero() -> None:
+    on_gpu = Resources(cpu_cores=Decimal(4), gpus=1, gpu_product="H100")
+    hourly = OLD.hourly(on_gpu)
+    assert str(hourly) == "unpriced: GPU H100"
+    assert "unpriced" in str(estimate(digits(gpus=1), on_gpu, OLD, []).ceiling)
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [("0", "$0.00"), ("0.00001", "less than $0.0001"), ("0.00412", "$0.0041"), ("1234.5", "$1,234.50")],
+)
+def test_dollars_for_the_eye(amount: str, shown: str) -> None:
+    assert dollars(Decimal(amount)) == shown
+
+
+def test_a_wrong_rates_file_names_the_place() -> None:
+    with pytest.raises(RatesError, match=r"versions\.0\.cpu_core_hour"):
+        RateCard.parse(
+            {"versions": [{"version": "a", "effective_from": "2026-01-01T00:00:00Z", "cpu_core_hour": "-1"}]}
+        )

@@ -1,0 +1,118 @@
+"""The port behind which trainings run: a laptop's processes and a cluster's Jobs look the same from above.
+
+Submission has two phases, so that a crash anywhere between never starts a training twice: `create` puts the job there
+suspended and answers its uid, which the caller records; `release` then starts that very uid, once. Both may be repeated
+at will. `observe` is level-triggered: it tells what is there now, whoever did it and whoever was away meanwhile.
+Next step of an observation: `bot.core.job.next_step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from tools.cost import Resources
+from tools.progress import Progress
+from tools.spec import TrainingSpec
+
+
+class EngineRefused(Exception):
+    """The engine will never take this as it is. The message is a sentence with the next step."""
+
+
+class EngineUnavailable(Exception):
+    """The engine does not answer now; the caller tries again later. The message says what was asked of whom."""
+
+
+class NameTaken(EngineRefused):
+    """A job of that name is there with another spec digest: it is someone else's and is left alone."""
+
+
+class Standing(StrEnum):
+    """What an engine sees of one job."""
+
+    ABSENT = "absent"  # nothing by that name
+    SUSPENDED = "suspended"  # created, not released
+    RUNNING = "running"  # released; holds its resources
+    ENDED = "ended"  # over, for whatever reason
+
+
+class StopReason(StrEnum):
+    """Why an engine stopped a job that had not ended by itself."""
+
+    CANCELLED = "cancelled"  # a person asked
+    DEADLINE = "deadline"  # the approved maximum runtime was over
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One hold on resources. `ended_at` is None while it lasts; `estimated`: its end was not seen."""
+
+    number: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    estimated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What is there now. `exit_code` is None while it runs, and when it died without leaving one."""
+
+    standing: Standing
+    uid: str | None = None
+    digest: str | None = None  # of the spec that it was created with
+    attempts: tuple[Attempt, ...] = ()
+    exit_code: int | None = None  # as tools.progress.ExitCode; negative: killed by that signal
+    stopped: StopReason | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """All that `create` needs. What was approved is `manifest`, bound by `digest`; the rest is identity."""
+
+    name: str  # deterministic: derives from the proposal
+    proposal_id: str
+    digest: str
+    manifest: Mapping[str, Any]
+    run_id: str  # the MLflow run that waits for this training
+    tracking_uri: str
+
+
+class Engine(Protocol):
+    """Implemented by `local.LocalEngine`. Errors: `EngineRefused` for good, `EngineUnavailable` for now."""
+
+    name: str
+
+    async def preflight(self, spec: TrainingSpec) -> None:
+        """Refuse now what could never run here, before anybody is asked to approve it."""
+
+    def resources(self, spec: TrainingSpec) -> Resources:
+        """What the job will hold, as it is charged. Pure."""
+
+    def render(self, spec: TrainingSpec) -> dict[str, Any]:
+        """The exact, JSON-ready manifest of what will run, shown on the card and digested. Pure."""
+
+    async def free_slots(self) -> int:
+        """How many more jobs may be released now."""
+
+    async def create(self, submission: Submission) -> str:
+        """Put the job there, suspended, and answer its uid. Idempotent; `NameTaken` if digests differ."""
+
+    async def release(self, name: str, uid: str) -> None:
+        """Start the job of exactly this uid, once, however often it is called."""
+
+    async def cancel(self, name: str, uid: str) -> None:
+        """Ask the job to end (SIGTERM, after the grace time SIGKILL); returns at once, `observe` tells the end.
+
+        A suspended job ends without having started, its slot free and its intervals empty.
+        """
+
+    async def observe(self, name: str) -> Observation:
+        """What is there by that name now."""
+
+    async def logs(self, name: str, lines: int) -> Sequence[str]:
+        """The last lines of the training's output, oldest first, without control characters, cut to a sane width."""

@@ -1,0 +1,1 @@
+"""Standalone training programs, started as `python -m trainers.NAME`. They import neither `bot` nor `tools`."""

@@ -1,0 +1,67 @@
+"""The frame of every trainer: from the first signal handler to the exit status.
+
+`main` installs the handlers before anything heavy is imported, hands the trainer a `Run`, and turns whatever comes out
+of it into an `error` event and an exit status. Trainers import torch inside functions, so that arguments are checked
+and help is printed without it, and a signal that arrives while it loads finds its handler in place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from trainers.reporting import ExitCode, Interrupted, TrainerError, error, note, one_line
+from trainers.run import Interruption, Run
+
+
+def main(name: str, parse: Callable[[], argparse.Namespace], train: Callable[[Run], None]) -> NoReturn:
+    """Run a trainer and exit with an `ExitCode`: `parse` gives its arguments, `train` is handed the run."""
+    run: Run | None = None
+    try:
+        interruption = Interruption()
+        run = Run(name, parse(), interruption)
+        run.make_output_dir()
+        train(run)
+        run.finished()
+        code = ExitCode.OK
+    except (Exception, Interrupted) as problem:
+        code = _failed(problem, run)
+    if run is not None:
+        run.tracker.close({ExitCode.OK: "FINISHED", ExitCode.INTERRUPTED: "KILLED"}.get(code, "FAILED"))
+    sys.exit(code)
+
+
+def _failed(problem: BaseException, run: Run | None) -> ExitCode:
+    """Report what ended the training, and say with which exit status."""
+    if isinstance(problem, Interrupted):
+        saved = run is not None and run.checkpoint.exists()
+        note(
+            "Interrupted; "
+            + ("the checkpoint is saved and --resume goes on from it." if saved else "nothing was to be saved yet.")
+        )
+        return ExitCode.INTERRUPTED
+    if isinstance(problem, TrainerError):
+        error(str(problem))
+        return problem.exit_code
+    traceback.print_exception(problem)
+    if is_out_of_memory(problem):
+        batch_size = f" than {run.args.batch_size}" if run else ""
+        error(
+            f"The memory did not suffice; train with a batch size smaller{batch_size}, or on a machine with more of it."
+        )
+        return ExitCode.OUT_OF_MEMORY
+    error(
+        f"The training failed with {type(problem).__name__}: {one_line(str(problem))[:300]}; the log has the traceback."
+    )
+    return ExitCode.FAILURE
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an allocation failed, on GPU or CPU; torch tells the latter by its words alone."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(problem, MemoryError) or (
+        isinstance(problem, RuntimeError) and any(word in str(problem).lower() for word in words)
+    )

@@ -1,0 +1,302 @@
+"""One training as its surroundings see it: progress, interruption, checkpoints, record.
+
+A trainer's loop runs inside `Run.training`, asks `Run.batches` for sample numbers and reports to `step_done` and
+`epoch_done`; that is enough to be followed, stopped at any step, and resumed to the same weights on the same hardware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import pickle
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trainers.arguments import SURROUNDINGS
+from trainers.reporting import BadInput, Interrupted, ProgressLines, TrainerError, emit, finite, note, one_line, say
+from trainers.tracking import Tracker
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT = "checkpoint.pt"  # in the output folder
+CHECKPOINT_SECONDS = 600.0  # between two of them: what a machine that dies without a signal may cost
+LOSS_POINTS = 1000  # points of the loss curve in MLflow, however many steps there are
+
+
+class Interruption:
+    """SIGTERM and SIGINT: raised at once while there is nothing to save, later only where the trainer asks."""
+
+    def __init__(self) -> None:
+        self._arrived = False
+        self._deferred = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._arrive)
+
+    def _arrive(self, _number: int, _frame: object) -> None:
+        self._arrived = True
+        if not self._deferred:
+            self._deferred = True  # a second signal must not break into the way out
+            raise Interrupted
+
+    def defer(self) -> None:
+        """From here on a signal waits for `check`."""
+        self._deferred = True
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal has arrived."""
+        if self._arrived:
+            raise Interrupted
+
+
+class Stateful(Protocol):
+    """A part of the training that a checkpoint holds: model, optimiser, schedule."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object: ...
+
+
+@dataclass
+class Position:
+    """How far training has come. With the parts' states and the random numbers, all that a resumed run needs."""
+
+    epoch: int = 1  # the epoch under way, counted from 1
+    batch: int = 0  # its batches that are done
+    samples: int = 0  # its samples that are done
+    seconds: float = 0.0  # that they took
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)  # loss and the like, summed over its samples
+    history: list[dict[str, float]] = field(default_factory=list)  # the metrics of each evaluation so far
+
+
+class Run:
+    """One training as its surroundings see it: progress, checkpoints, interruption, record."""
+
+    def __init__(self, name: str, args: argparse.Namespace, interruption: Interruption) -> None:
+        self.args = args
+        self.started = time.monotonic()
+        self.position = Position()
+        self.checkpoint: Path = args.output_dir / CHECKPOINT
+        self.parameters = {name: value for name, value in vars(args).items() if name not in SURROUNDINGS}
+        self.tracker = Tracker(name=name, experiment=args.experiment, output_dir=args.output_dir)
+        self.tracker.params(self.parameters)
+        self._interruption = interruption
+
+    def make_output_dir(self) -> None:
+        """Make the output folder; `BadInput` if that is not possible."""
+        try:
+            self.args.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise BadInput(
+                f"The output folder {self.args.output_dir} cannot be made ({problem.strerror}); "
+                "name one that can be written with --output-dir."
+            ) from problem
+
+    @contextlib.contextmanager
+    def training(self, *, samples: int, device: torch.device, parts: dict[str, Stateful]) -> Iterator[Position]:
+        """The frame of the loop: resumes before it if asked to, and saves if a signal ends it.
+
+        `samples` are in an epoch; `parts` are saved and restored. Yields the position, which `batches`, `step_done`
+        and `epoch_done` move on.
+        """
+        import torch
+
+        args = self.args
+        self._samples, self._device, self._parts = samples, device, parts
+        self._saved = time.monotonic()
+        self._interruption.defer()
+        if args.resume:
+            self._restore()
+        position, batches = self.position, math.ceil(samples / args.batch_size)
+        steps, done = args.epochs * batches, (position.epoch - 1) * batches + position.batch
+        self._batches, self._window = batches, max(1, steps // LOSS_POINTS)
+        self._lines = ProgressLines(steps=steps, epochs=args.epochs, done=done)
+        hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        threads = torch.get_num_threads()
+        self.tracker.tags({"device": hardware, "threads": threads, "torch_version": torch.__version__})
+        emit("started", steps=steps, epochs=args.epochs, device=device.type, run_id=self.tracker.run_id)
+        say(f"{args.epochs} epochs of {batches} steps with {args.batch_size} samples, on {hardware}, {threads} threads")
+        try:
+            yield position
+        except Interrupted:
+            self.save()
+            raise
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs that are left, the one under way first."""
+        yield from range(self.position.epoch, self.args.epochs + 1)
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """The epoch's batches that are left: sample numbers (≤ batch_size,) on the device, in an order of its own.
+
+        The order depends on seed and epoch alone, so that a resumed epoch goes on in it.
+        """
+        import torch
+
+        generator = torch.Generator().manual_seed(self.args.seed * 1000 + self.position.epoch)
+        order = torch.randperm(self._samples, generator=generator).to(self._device)
+        # The loss curve starts anew here; what the epoch's sums hold already was drawn before the interruption.
+        self._drawn = self._loss_sum(), self.position.samples
+        self._clock = time.monotonic()
+        for batch in torch.split(order, self.args.batch_size)[self.position.batch :]:
+            self.check()
+            yield batch
+
+    def check(self) -> None:
+        """Ask where it is safe to stop: raises `Interrupted` after a signal, and saves now and then."""
+        self._interruption.check()
+        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            self.save()
+
+    def step_done(self, samples: int, **sums: torch.Tensor) -> None:
+        """Count a batch of that many samples.
+
+        `sums` are scalars summed over them, `loss` among them; `TrainerError` if that is not finite.
+        """
+        position, now = self.position, time.monotonic()
+        position.batch += 1
+        position.samples += samples
+        position.seconds += now - self._clock
+        self._clock = now
+        for name, value in sums.items():
+            before = position.sums.get(name)
+            position.sums[name] = value.detach().double() + (0 if before is None else before)
+        # Reading a value makes a GPU wait, so the loss is read once a window.
+        if position.batch % self._window == 0 or position.batch == self._batches:
+            self._draw()
+
+    def _draw(self) -> None:
+        position, (sum_before, samples_before) = self.position, self._drawn
+        self._drawn = self._loss_sum(), position.samples
+        loss = (self._drawn[0] - sum_before) / (position.samples - samples_before)
+        step = (position.epoch - 1) * self._batches + position.batch
+        self._require_finite(loss, f"step {step}")
+        self.tracker.metrics({"loss": loss}, step)
+        self._lines.report(step=step, epoch=position.epoch, loss=loss, samples_per_second=self._pace())
+
+    def epoch_done(self, metrics: Mapping[str, float]) -> None:
+        """Close the epoch with the metrics of its evaluation, `val_loss` among them, and save."""
+        position = self.position
+        means = {f"train_{name}": value.item() / position.samples for name, value in position.sums.items()}
+        pace = {"epoch_seconds": position.seconds, "samples_per_second": self._pace()}
+        self.evaluated(position.epoch, {**means, **metrics, **pace})
+        self.position = Position(epoch=position.epoch + 1, history=position.history)
+        self.save()
+
+    def evaluated(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Report an evaluation; epoch 0 is the one before training."""
+        self._require_finite(metrics["val_loss"], f"the evaluation of epoch {epoch}")
+        kept = finite(metrics)
+        self.position.history.append(kept)
+        self.tracker.metrics(kept, epoch)
+        emit("epoch", epoch=epoch, epochs=self.args.epochs, metrics=kept)
+        say(f"epoch {epoch}/{self.args.epochs}  " + "  ".join(f"{name} {value:.4g}" for name, value in kept.items()))
+
+    def finished(self) -> None:
+        """Report the result: the last evaluation, and what the whole process took."""
+        duration = time.monotonic() - self.started
+        metrics = {**self.position.history[-1], "peak_memory_mb": _peak_memory_mb(self._device)}
+        self.tracker.metrics(
+            {"duration_seconds": duration, "peak_memory_mb": metrics["peak_memory_mb"]}, self.args.epochs
+        )
+        emit("result", metrics=metrics, duration_seconds=round(duration, 2))
+        say(f"done in {duration:.1f} s")
+
+    def save(self) -> None:
+        """Write the checkpoint whole or not at all; `TrainerError` if it cannot be written."""
+        import torch
+
+        state = {
+            "parameters": self.parameters,
+            "position": {item.name: getattr(self.position, item.name) for item in fields(Position)},
+            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if self._device.type == "cuda" else [],
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.checkpoint)
+        except (OSError, RuntimeError) as problem:  # torch reports a full disk as the latter
+            partial.unlink(missing_ok=True)
+            raise TrainerError(
+                f"The checkpoint could not be written to {self.checkpoint} ({one_line(str(problem))[:120]}); "
+                "free some space or name another folder with --output-dir."
+            ) from problem
+        self._saved = time.monotonic()
+
+    def _restore(self) -> None:
+        import torch
+
+        if not self.checkpoint.exists():
+            note(f"There is no checkpoint in {self.args.output_dir}; training starts from the beginning.")
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            self._require_same(state["parameters"])
+            for name, part in self._parts.items():
+                part.load_state_dict(state["parts"][name])
+            torch.set_rng_state(state["random"])
+            if self._device.type == "cuda" and state["cuda_random"]:
+                torch.cuda.set_rng_state_all(state["cuda_random"])
+            self.position = Position(**state["position"])
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as problem:
+            raise BadInput(
+                f"The checkpoint {self.checkpoint} cannot be read ({one_line(str(problem))[:120]}); "
+                "train without --resume to start from the beginning."
+            ) from problem
+        position = self.position
+        position.sums = {name: value.to(self._device) for name, value in position.sums.items()}
+        note(f"Training goes on in epoch {position.epoch} after {position.batch} steps of it.")
+
+    def _require_same(self, parameters: Mapping[str, object]) -> None:
+        for name, value in self.parameters.items():
+            if name != "device" and parameters.get(name) != value:
+                raise BadInput(
+                    f"The checkpoint {self.checkpoint} was made with {name} {parameters.get(name)}, not {value}; "
+                    "train with the same parameters, or without --resume."
+                )
+
+    def _require_finite(self, loss: float, where: str) -> None:
+        if not math.isfinite(loss):
+            raise TrainerError(f"The loss is {loss} at {where}; train with a learning rate below {self.args.lr:g}.")
+
+    def _loss_sum(self) -> float:
+        loss = self.position.sums.get("loss")
+        return 0.0 if loss is None else loss.item()
+
+    def _pace(self) -> float:
+        return self.position.samples / max(self.position.seconds, 1e-9)
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far, in MB: of the GPU if it trains, otherwise of the process."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of that name; `BadInput` if it is not there."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("No GPU is visible to this process; train with --device cpu, or on a machine that has a GPU.")
+    if name == "cuda" and torch.cuda.device_count() > 1:
+        note(f"{torch.cuda.device_count()} GPUs are visible; this trainer uses the first.")
+    return torch.device(name)
