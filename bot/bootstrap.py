@@ -92,6 +92,7 @@ class App:
                 tools=build_toolkit(self.desk),
                 checkpointer=saver,
                 situation=self.desk.situation,
+                deadline_s=settings.model_timeout_seconds,
             )
 
 

@@ -11,8 +11,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from tools.tracking import RunSummary, Tracking, TrackingError
-
 from bot import wording
 from bot.accounts import spend
 from bot.approvals.pricing import Pricing
@@ -20,14 +18,16 @@ from bot.approvals.proposing import Asked, Proposing
 from bot.cards import Card, Cards
 from bot.core.canonical import canonical_json
 from bot.core.errors import NotFound, SignalboxError
-from bot.core.job import OPEN, Job
+from bot.core.job import OPEN
 from bot.core.periods import parse_period
-from bot.core.proposal import Proposal, ProposalState
+from bot.core.proposal import ProposalState
 from bot.curves import Curves
+from bot.references import References
 from bot.store.store import Store
+from tools.desk import Caller, DeskError
 from tools.engines.base import Engine, EngineRefused, EngineUnavailable
 from tools.spec import TrainingSpec
-from tools.toolkit import Caller, DeskError
+from tools.tracking import RunSummary, Tracking, TrackingError
 
 LOG_LINES = 8
 LIST_LIMIT = 20
@@ -46,6 +46,7 @@ class Desk:
         curves: Curves,
     ) -> None:
         self._store = store
+        self._references = References(store, pricing.zone)
         self._cards = cards
         self._pricing = pricing
         self._proposing = proposing
@@ -72,7 +73,7 @@ class Desk:
             card = await self._cards.card(proposal.id)
         return (
             f"Proposal {proposal.number}: {spec.recipe} ({wording.parameters(proposal.offer.spec)}). "
-            f"{wording.ceiling(proposal.offer).capitalize()}. Nothing has started: it {wording.standing(card)}."
+            f"It costs {wording.ceiling(proposal.offer)}. Nothing has started: it {wording.standing(card)}."
         )
 
     async def estimate(self, caller: Caller, spec: TrainingSpec) -> str:
@@ -103,10 +104,9 @@ class Desk:
 
     async def metrics(self, caller: Caller, reference: str | None) -> str:
         async with _spoken():
-            job = await self._job(caller, reference, missing_ok=True)
-            run_id = job.run_id if job else reference
-            run = await self._tracking.run(run_id) if run_id else None
+            run = await self._run(caller, reference)
             if run is None:
+                job = await self._references.job(caller, reference)
                 if job is None:
                     raise NotFound(f"There is no run or job {reference or 'here'} yet. List them with /jobs.")
                 return f"{job.name} has no MLflow run yet: it is {job.phase}. {job.reason}".strip()
@@ -118,8 +118,8 @@ class Desk:
 
     async def compare(self, caller: Caller, references: Sequence[str]) -> str:
         async with _spoken():
-            chosen = list(references) or [job.run_id for job in await self._mine(caller) if job.run_id][:2]
-            runs = [run for run in [await self._run(caller, one) for one in chosen] if run is not None]
+            run_ids = await self._references.compared(caller, references)
+            runs = [run for run in [await self._tracking.run(one) for one in run_ids] if run is not None]
             if len(runs) < 2:
                 raise NotFound("It takes two trainings that have run; name them, such as: compare 1 and 2.")
             rows = _comparison(runs)
@@ -195,46 +195,14 @@ class Desk:
         live = [card for card in cards if _phase(card) in _LIVE or card.proposal.created_at > recent]
         return "\n".join(f"{_title(card)}: {wording.standing(card)}" for card in live) or "Nothing is open."
 
-    # -- finding what a person means ------------------------------------------------------------------------------
-
-    async def _mine(self, caller: Caller) -> list[Job]:
-        """The channel's jobs, those of this thread first, newest first."""
-        jobs = await self._store.jobs(caller.team, caller.channel)
-        return sorted(jobs, key=lambda job: job.thread != caller.thread)
-
-    async def _proposal(self, caller: Caller, reference: str | None) -> Proposal:
-        if reference is None or not reference.strip():
-            found = await self._store.proposals(caller.team, caller.channel)
-            here = [proposal for proposal in found if proposal.thread == caller.thread] or found
-            if not here:
-                raise NotFound("There are no proposals or jobs here yet. Ask for one: train digits for 3 epochs.")
-            return here[0]
-        word = reference.strip().lower().removeprefix("proposal").removeprefix("job").strip().lstrip("#")
-        if word.isdecimal() and len(word) < 9:
-            return await self._store.proposal(caller.team, caller.channel, int(word))
-        job = await self._store.job_like(caller.team, caller.channel, word) if word else None
-        proposal = await self._store.proposal_by_id(job.proposal_id) if job else None
-        if proposal is None:
-            raise NotFound(f"There is no job or proposal “{reference[:60]}” here. List them with /jobs.")
-        return proposal
-
     async def _card(self, caller: Caller, reference: str | None) -> Card:
-        return await self._cards.card((await self._proposal(caller, reference)).id)
+        return await self._cards.card((await self._references.proposal(caller, reference)).id)
 
-    async def _job(self, caller: Caller, reference: str | None, *, missing_ok: bool) -> Job | None:
-        if not reference:
-            jobs = await self._mine(caller)
-            return next(iter(jobs), None)
-        try:
-            return await self._store.job((await self._proposal(caller, reference)).id)
-        except NotFound:
-            if missing_ok:
-                return None
-            raise
-
-    async def _run(self, caller: Caller, reference: str) -> RunSummary | None:
-        job = await self._job(caller, reference, missing_ok=True)
-        return await self._tracking.run((job.run_id if job else reference) or "")
+    async def _run(self, caller: Caller, reference: str | None) -> RunSummary | None:
+        """The run of a job, or any other run in MLflow whose id begins so."""
+        job = await self._references.job(caller, reference)
+        run_id = job.run_id if job else reference
+        return await self._tracking.run(run_id) if run_id else None
 
 
 _LIVE = {ProposalState.PENDING.value, *[phase.value for phase in OPEN]}

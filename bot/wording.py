@@ -102,12 +102,19 @@ def moment(when: datetime, zone: ZoneInfo) -> str:
     return f"{when.astimezone(zone):%Y-%m-%d %H:%M %Z}"
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 approval`, `2 approvals`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def until(when: datetime, now: datetime) -> str:
     left = when - now
     if left <= timedelta(0):
         return "over"
-    minutes = int(left.total_seconds() // 60)
-    return f"in {minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"in {minutes} min"
+    minutes = round(left.total_seconds() / 60)
+    if minutes < 60:
+        return f"in {minutes} min"
+    return f"in {minutes // 60} h" + (f" {minutes % 60:02d} min" if minutes % 60 else "")
 
 
 def metric(name: str, number: float) -> str:
@@ -145,7 +152,7 @@ def standing(card: Card) -> str:
         return _job_standing(card, job)
     match proposal.state:
         case ProposalState.PENDING:
-            need = "nobody may approve it" if card.needed is None else f"it takes {card.needed} approval(s)"
+            need = "nobody may approve it" if card.needed is None else f"needs {counted(card.needed, 'approval')}"
             return f"waits for people: {need}, expires {until(proposal.expires_at, card.now)}"
         case ProposalState.REJECTED:
             why = f": {proposal.reason}" if proposal.reason else ""

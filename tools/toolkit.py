@@ -9,47 +9,15 @@ Next step of a call: the desk (`bot.desk`) and the use cases behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import re
+from collections.abc import Awaitable
+from typing import Any
 
 from langchain.tools import ToolRuntime, tool
 from langchain_core.tools import BaseTool, ToolException
 
+from tools.desk import Caller, Desk, DeskError
 from tools.spec import SpecError, TrainingSpec, parse_spec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caller:
-    """Who speaks, and where: the agent's runtime context, filled from the signed event, never by a model."""
-
-    team: str
-    channel: str
-    thread: str
-    user: str
-    event_id: str
-    prompt: str  # the person's own words, kept with the proposal
-    proposed: list[str] = field(default_factory=list)  # canonical specs already proposed in this turn, in order
-
-
-class DeskError(ToolException):
-    """A refusal or failure that the person should read as it is: one sentence with the next step."""
-
-
-class Desk(Protocol):
-    """What the tools may ask of Signalbox. Every method answers in text for people and raises `DeskError`."""
-
-    async def propose(self, caller: Caller, spec: TrainingSpec) -> str: ...
-    async def estimate(self, caller: Caller, spec: TrainingSpec) -> str: ...
-    async def experiments(self, caller: Caller, name: str | None) -> str: ...
-    async def metrics(self, caller: Caller, reference: str | None) -> str: ...
-    async def compare(self, caller: Caller, references: Sequence[str]) -> str: ...
-    async def status(self, caller: Caller, reference: str | None) -> str: ...
-    async def cost(self, caller: Caller, reference: str | None) -> str: ...
-    async def jobs(self, caller: Caller, phase: str | None) -> str: ...
-    async def ask_to_cancel(self, caller: Caller, reference: str) -> str: ...
-    async def spend(self, caller: Caller, period: str) -> str: ...
-
 
 Runtime = ToolRuntime[Caller, Any]
 
@@ -64,7 +32,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         Args:
             experiment_name: one experiment's name, such as "mnist"; leave out for all.
         """
-        return await desk.experiments(runtime.context, experiment_name)
+        return await _told(desk.experiments(runtime.context, experiment_name))
 
     @tool
     async def get_experiment_metrics(runtime: Runtime, run_id: str | None = None) -> str:
@@ -74,7 +42,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
             run_id: an MLflow run id (or its first characters), a job's name, or a proposal's number such as "3";
                 leave out for the newest run of this thread.
         """
-        return await desk.metrics(runtime.context, run_id)
+        return await _told(desk.metrics(runtime.context, run_id))
 
     @tool
     async def trigger_training_job(
@@ -107,7 +75,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
             block_size: for distilgpt2 only: tokens a block.
         """
         parameters = _parameters(locals())
-        return await desk.propose(runtime.context, _spec(model_type, parameters))
+        return await _told(desk.propose(runtime.context, _spec(model_type, parameters)))
 
     @tool
     async def estimate_training_cost(
@@ -128,7 +96,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         Args: the same as for trigger_training_job.
         """
         parameters = _parameters(locals())
-        return await desk.estimate(runtime.context, _spec(model_type, parameters))
+        return await _told(desk.estimate(runtime.context, _spec(model_type, parameters)))
 
     @tool
     async def get_training_status(runtime: Runtime, job_name: str | None = None) -> str:
@@ -137,7 +105,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         Args:
             job_name: a job's name or a proposal's number such as "3"; leave out for the newest of this thread.
         """
-        return await desk.status(runtime.context, job_name)
+        return await _told(desk.status(runtime.context, job_name))
 
     @tool
     async def calculate_training_cost(runtime: Runtime, job_name: str | None = None) -> str:
@@ -146,7 +114,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         Args:
             job_name: a job's name or a proposal's number such as "3"; leave out for the newest of this thread.
         """
-        return await desk.cost(runtime.context, job_name)
+        return await _told(desk.cost(runtime.context, job_name))
 
     @tool
     async def list_jobs(runtime: Runtime, phase: str | None = None) -> str:
@@ -155,17 +123,17 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         Args:
             phase: pending, queued, running, succeeded, failed or cancelled; leave out for all.
         """
-        return await desk.jobs(runtime.context, phase)
+        return await _told(desk.jobs(runtime.context, phase))
 
     @tool
     async def compare_runs(runtime: Runtime, runs: list[str] | str | None = None) -> str:
         """Compare trainings side by side: parameters, metrics, duration, cost.
 
         Args:
-            runs: two or more proposal numbers, job names or run ids; leave out for the newest two of this thread.
+            runs: two or more proposal numbers, job names or run ids, or the words "latest", "best", "yesterday's best";
+                leave out for the newest two of this thread.
         """
-        references = runs.replace(",", " ").split() if isinstance(runs, str) else list(runs or [])
-        return await desk.compare(runtime.context, references)
+        return await _told(desk.compare(runtime.context, _references(runs)))
 
     @tool
     async def cancel_job(runtime: Runtime, job_name: str) -> str:
@@ -174,7 +142,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         Args:
             job_name: a job's name or a proposal's number such as "3".
         """
-        return await desk.ask_to_cancel(runtime.context, job_name)
+        return await _told(desk.ask_to_cancel(runtime.context, job_name))
 
     @tool
     async def get_spend(runtime: Runtime, period: str = "month") -> str:
@@ -184,7 +152,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
             period: "today", "yesterday", "week", "month", "last month", a date such as 2026-11-23, or a month
                 such as 2026-11.
         """
-        return await desk.spend(runtime.context, period)
+        return await _told(desk.spend(runtime.context, period))
 
     tools: list[BaseTool] = [
         trigger_training_job,
@@ -199,8 +167,16 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         cancel_job,
     ]
     for made in tools:
-        made.handle_tool_error = True  # a DeskError's sentence becomes the tool's answer
+        made.handle_tool_error = True  # a refusal's sentence becomes the tool's answer
     return tools
+
+
+async def _told(asked: Awaitable[str]) -> str:
+    """The desk's answer; its refusal as LangChain's, which hands the sentence to the model."""
+    try:
+        return await asked
+    except DeskError as error:
+        raise ToolException(str(error)) from error
 
 
 def _parameters(arguments: dict[str, Any]) -> dict[str, object]:
@@ -212,8 +188,16 @@ def _parameters(arguments: dict[str, Any]) -> dict[str, object]:
     return given
 
 
+def _references(runs: list[str] | str | None) -> list[str]:
+    """Numbers, names or words for runs; in one text they stand between commas, "and" or spaces."""
+    if not isinstance(runs, str):
+        return [str(run) for run in runs or []]
+    parts = [part.strip() for part in re.split(r",|\band\b", runs) if part.strip()]
+    return [word for part in parts for word in ([part] if part.endswith("best") else part.split())]
+
+
 def _spec(recipe: str, parameters: dict[str, object]) -> TrainingSpec:
     try:
         return parse_spec(recipe, parameters)
     except SpecError as error:
-        raise DeskError(str(error)) from error
+        raise ToolException(str(error)) from error

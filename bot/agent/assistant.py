@@ -28,7 +28,7 @@ from bot.agent.middleware import Briefing, Fallback, Situation, fallback_of, too
 from bot.agent.planner import Planner
 from bot.agent.training import TRIGGER
 from bot.core.errors import Unavailable
-from tools.toolkit import Caller
+from tools.desk import Caller
 
 log = logging.getLogger(__name__)
 

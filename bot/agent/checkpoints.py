@@ -6,6 +6,8 @@ is on langgraph's list. Next step: `bot.agent.assistant` reads and writes throug
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,11 +60,12 @@ async def checkpoints(url: str) -> AsyncIterator[BaseCheckpointSaver[str]]:
 async def _sqlite(path: Path, serde: JsonPlusSerializer) -> AsyncIterator[BaseCheckpointSaver[str]]:
     import aiosqlite
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        connection = await aiosqlite.connect(path)
-    except Exception as error:
+        # First without aiosqlite, whose thread outlives a connection that could not be made.
+        await asyncio.to_thread(_probe, path)
+    except (OSError, sqlite3.Error) as error:
         raise Unavailable(f"The conversations' file {path} cannot be opened.") from error
+    connection = await aiosqlite.connect(path)
     try:
         await connection.execute("PRAGMA busy_timeout = 10000")
         saver = SqliteSaver(connection, serde=serde)
@@ -70,6 +73,11 @@ async def _sqlite(path: Path, serde: JsonPlusSerializer) -> AsyncIterator[BaseCh
         yield saver
     finally:
         await connection.close()
+
+
+def _probe(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sqlite3.connect(path).close()
 
 
 @asynccontextmanager

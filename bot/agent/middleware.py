@@ -21,7 +21,7 @@ from langgraph.runtime import Runtime
 from bot.agent import history
 from bot.agent.prompt import system_prompt
 from bot.core.errors import Unavailable
-from tools.toolkit import Caller
+from tools.desk import Caller
 
 log = logging.getLogger(__name__)
 

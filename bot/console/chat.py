@@ -29,8 +29,8 @@ from bot.core.periods import parse_period
 from bot.core.proposal import ProposalState, Verdict
 from bot.store.store import Message
 from tools.crashpoints import crash
+from tools.desk import Caller
 from tools.engines.base import EngineUnavailable
-from tools.toolkit import Caller
 
 if TYPE_CHECKING:
     from bot.agent.assistant import Assistant
@@ -158,7 +158,7 @@ class Chat:
             changes[name] = given
         revised = await self._app.deciding.revise(self._hand, number, changes)
         said = wording.changes(revised.before.offer, revised.proposal.offer)
-        lost = f" Its {len(revised.before.votes)} vote(s) no longer count." if revised.before.votes else ""
+        lost = f" It loses {wording.counted(len(revised.before.votes), 'vote')}." if revised.before.votes else ""
         self._notifier.say(f"Proposal {number} is now revision {revised.proposal.revision}: {said}.{lost}")
 
     async def withdraw(self, rest: str) -> None:
@@ -187,7 +187,7 @@ class Chat:
         if not mine:
             self._notifier.say(f"Nothing waits for your decision, {self.user}.")
         if others:
-            self._notifier.say(f"{others} other proposal(s) wait for other people; /jobs lists them.")
+            self._notifier.say(f"{wording.counted(others, 'other proposal')} for other people: see /jobs.")
 
     async def show(self, rest: str) -> None:
         number, _ = _numbered(rest, "/show ID")

@@ -133,8 +133,8 @@ def check_proposing(
     able = eligible(policy, requester, author)
     if len(able) < needed:
         raise Refused(
-            f"Nobody could approve this: it takes {needed}, and the policy names {len(able)} approver(s) other than "
-            f"who asks. Have approvers added to the policy file."
+            f"Nobody could approve this: it takes {needed}, and beside who asks the policy names {len(able)}. "
+            "Have approvers added to the policy file."
         )
     budget.must_hold(ceiling)
     return needed

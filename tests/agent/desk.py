@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tools.desk import Caller, DeskError
 from tools.spec import TrainingSpec
-from tools.toolkit import Caller, DeskError
 
 
 class RecordingDesk:
