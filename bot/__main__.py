@@ -13,7 +13,7 @@ from bot.core.errors import SignalboxError
 from bot.settings import Settings, load
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-TEAM = "local"
+TEAM, CHANNEL = "local", "terminal"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ async def _digest(settings: Settings, arguments: argparse.Namespace) -> int:
     async with opened(settings) as app:
         now = await app.store.now()
         of = arguments.date or now.astimezone(settings.zone).date() - timedelta(days=1)
-        built = await digests.build(app.store, app.pricing, TEAM, of, now)
+        built = await digests.build(app.store, app.pricing, app.policies, TEAM, CHANNEL, of)
     print("\n".join(digests.lines(built, settings.zone)))
     return OK
 

@@ -17,16 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import yaml
-
 from bot.approvals.deciding import Deciding
 from bot.approvals.pricing import Pricing
 from bot.approvals.proposing import Proposing
 from bot.cards import Cards
 from bot.core.errors import Misconfigured
-from bot.core.policy import Policy
 from bot.curves import Curves
 from bot.desk import Desk
+from bot.policies import Policies, PolicyFile, read_yaml
 from bot.reconciler import Notifier, Reconciler
 from bot.runs import TrackedRuns
 from bot.settings import SOURCE, Settings
@@ -48,7 +46,7 @@ class App:
 
     settings: Settings
     store: Store
-    policy: Policy
+    policies: Policies
     engine: Engine
     tracking: Tracking
     curves: Curves
@@ -62,7 +60,7 @@ class App:
     def reconciler(self, notifier: Notifier) -> Reconciler:
         """The reconciler that tells this surface; from now on commits wake it."""
         runs = TrackedRuns(self.tracking)
-        made = Reconciler(self.store, self.engine, runs, self.pricing, self.policy, notifier)
+        made = Reconciler(self.store, self.engine, runs, self.pricing, self.policies, notifier)
         self._wake.connect(made.wake)
         return made
 
@@ -117,10 +115,10 @@ async def opened(
     clock: Callable[[], datetime] | None = None,
     engine: Engine | None = None,
     tracking: Tracking | None = None,
-    policy: Policy | None = None,
+    policies: Policies | None = None,
 ) -> AsyncIterator[App]:
     """The wired app over an open store; closed again at the end."""
-    policy = policy or load_policy(settings.policy_file)
+    policies = policies or PolicyFile(settings.policy_file)
     rates = load_rates(settings.rates_file)
     engine = engine or local_engine(settings)
     tracking = tracking or Tracking(settings.tracking_uri, settings.artifact_root)
@@ -128,15 +126,15 @@ async def opened(
     await database.open()
     try:
         store = Store(database, clock)
-        pricing = Pricing(store, engine, rates, policy, settings.zone)
-        proposing = Proposing(store, pricing, policy)
-        cards = Cards(store, pricing, policy)
+        pricing = Pricing(store, engine, rates, settings.zone)
+        proposing = Proposing(store, pricing, policies)
+        cards = Cards(store, pricing, policies)
         curves = Curves(tracking, settings.folder / "curves")
         wake = Wake()
         yield App(
             settings=settings,
             store=store,
-            policy=policy,
+            policies=policies,
             engine=engine,
             tracking=tracking,
             curves=curves,
@@ -146,12 +144,13 @@ async def opened(
                 store=store,
                 cards=cards,
                 pricing=pricing,
+                policies=policies,
                 proposing=proposing,
                 engine=engine,
                 tracking=tracking,
                 curves=curves,
             ),
-            deciding=Deciding(store, pricing, policy, wake),
+            deciding=Deciding(store, pricing, policies, wake),
             proposing=proposing,
             _wake=wake,
         )
@@ -175,29 +174,12 @@ def local_engine(settings: Settings) -> LocalEngine:
     )
 
 
-def load_policy(path: Path) -> Policy:
-    """The policy file, or `Misconfigured` with the place that is wrong."""
-    try:
-        return Policy.parse(_yaml(path, "SIGNALBOX_POLICY_FILE"))
-    except Misconfigured as error:
-        raise Misconfigured(f"{path}: {error}") from error
-
-
 def load_rates(path: Path) -> RateCard:
     """The rates file, or `Misconfigured` with the place that is wrong."""
     try:
-        return RateCard.parse(_yaml(path, "SIGNALBOX_RATES_FILE"))
+        return RateCard.parse(read_yaml(path, "SIGNALBOX_RATES_FILE"))
     except RatesError as error:
         raise Misconfigured(f"{path}: {error}") from error
-
-
-def _yaml(path: Path, variable: str) -> object:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Misconfigured(f"{variable}: {path} cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{variable}: {path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 @contextmanager

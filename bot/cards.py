@@ -11,8 +11,9 @@ from datetime import datetime
 from bot.approvals.pricing import Pricing
 from bot.core.errors import NotFound, Refused
 from bot.core.job import Job, JobPhase
-from bot.core.policy import Budget, Policy, approvals_needed, eligible
+from bot.core.policy import Budget, approvals_needed, eligible
 from bot.core.proposal import Offer, Proposal
+from bot.policies import Policies
 from bot.store.store import Store
 from tools.cost import Actual, actual
 from tools.progress import Progress
@@ -38,20 +39,21 @@ class Card:
 class Cards:
     """Builds cards from the store."""
 
-    def __init__(self, store: Store, pricing: Pricing, policy: Policy) -> None:
+    def __init__(self, store: Store, pricing: Pricing, policies: Policies) -> None:
         self._store = store
         self._pricing = pricing
-        self._policy = policy
+        self._policies = policies
 
     async def card(self, proposal_id: str) -> Card:
         """The card of our own row, or `NotFound`."""
         proposal = await self._store.proposal_by_id(proposal_id)
         if proposal is None:
             raise NotFound("There is no such proposal any more.")
+        policy = await self._policies.of(proposal.team, proposal.channel)
         now = await self._store.now()
         revisions = await self._store.revisions(proposal.id) if proposal.revision > 1 else []
         try:
-            needed = approvals_needed(self._policy, proposal.offer.spec, proposal.offer.estimate.ceiling)
+            needed = approvals_needed(policy, proposal.offer.spec, proposal.offer.estimate.ceiling)
         except Refused:
             needed = None
         detail = await self._store.job_detail(proposal.id)
@@ -59,8 +61,8 @@ class Cards:
             proposal=proposal,
             now=now,
             needed=needed,
-            able=tuple(sorted(eligible(self._policy, proposal.requester, proposal.author))),
-            budget=await self._pricing.budget(proposal.team, now),
+            able=tuple(sorted(eligible(policy, proposal.requester, proposal.author))),
+            budget=await self._pricing.budget(policy, proposal.team, proposal.channel, now),
             before=revisions[-2] if len(revisions) > 1 else None,
             job=detail.job if detail else None,
             ahead=await self._ahead(detail.job) if detail else 0,

@@ -20,8 +20,10 @@ from bot.core.canonical import canonical_json
 from bot.core.errors import NotFound, SignalboxError
 from bot.core.job import OPEN
 from bot.core.periods import parse_period
+from bot.core.policy import Budget
 from bot.core.proposal import ProposalState
 from bot.curves import Curves
+from bot.policies import Policies
 from bot.references import References
 from bot.store.store import Store
 from tools.desk import Caller, DeskError
@@ -40,6 +42,7 @@ class Desk:
         store: Store,
         cards: Cards,
         pricing: Pricing,
+        policies: Policies,
         proposing: Proposing,
         engine: Engine,
         tracking: Tracking,
@@ -49,6 +52,7 @@ class Desk:
         self._references = References(store, pricing.zone)
         self._cards = cards
         self._pricing = pricing
+        self._policies = policies
         self._proposing = proposing
         self._engine = engine
         self._tracking = tracking
@@ -80,7 +84,7 @@ class Desk:
         async with _spoken():
             now = await self._store.now()
             offer = await self._pricing.offer(spec, now)
-            budget = await self._pricing.budget(caller.team, now)
+            budget = await self._budget(caller)
         return "\n".join(
             (
                 f"{spec.recipe} ({wording.parameters(spec)}) on {wording.resources(offer.resources)}.",
@@ -185,7 +189,7 @@ class Desk:
                     "a date such as 2026-11-23, or a month such as 2026-11."
                 ) from None
             found = await spend(self._store, caller.team, window, now)
-            return "\n".join(wording.spend_lines(found, await self._pricing.budget(caller.team, now)))
+            return "\n".join(wording.spend_lines(found, await self._budget(caller)))
 
     async def situation(self, caller: Caller) -> str:
         """What is open in this channel, for the model's prompt: rendered from rows at every turn."""
@@ -194,6 +198,10 @@ class Desk:
         recent = (await self._store.now()) - timedelta(days=2)
         live = [card for card in cards if _phase(card) in _LIVE or card.proposal.created_at > recent]
         return "\n".join(f"{_title(card)}: {wording.standing(card)}" for card in live) or "Nothing is open."
+
+    async def _budget(self, caller: Caller) -> Budget:
+        policy = await self._policies.of(caller.team, caller.channel)
+        return await self._pricing.budget(policy, caller.team, caller.channel, await self._store.now())
 
     async def _card(self, caller: Caller, reference: str | None) -> Card:
         return await self._cards.card((await self._references.proposal(caller, reference)).id)

@@ -20,6 +20,7 @@ from bot.core.job import TERMINAL, Job, JobPhase
 from bot.core.periods import Period, day, month
 from bot.core.policy import Budget
 from bot.core.proposal import Proposal, ProposalState
+from bot.policies import Policies
 from bot.store.store import Store
 from tools.cost import Actual, Estimate, actual, dollars
 
@@ -53,8 +54,9 @@ class Digest:
     budget: Budget
 
 
-async def build(store: Store, pricing: Pricing, team: str, of: date, now: datetime) -> Digest:
-    """The digest of a local date, as the rows tell it at `now`."""
+async def build(store: Store, pricing: Pricing, policies: Policies, team: str, channel: str, of: date) -> Digest:
+    """The digest of a workspace's local date, as the rows tell it now, for a channel to read."""
+    now = await store.now()
     period = day(of, pricing.zone)
     whole = month(of, pricing.zone)
     proposals = {proposal.id: proposal for proposal in await store.every_proposal() if proposal.team == team}
@@ -71,7 +73,7 @@ async def build(store: Store, pricing: Pricing, team: str, of: date, now: dateti
         spend=await spend(store, team, period, now),
         month=to_date,
         forecast=_forecast(to_date.total.dollars, whole, now),
-        budget=await pricing.budget(team, now),
+        budget=await pricing.budget(await policies.of(team, channel), team, channel, now),
     )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bot.bootstrap import App, load_policy, load_rates, opened
+from bot.bootstrap import App, load_rates, opened
 from bot.core.errors import Misconfigured, SignalboxError
+from bot.policies import read_policy
 from bot.settings import Settings
 from bot.store.audit import verify
 from tools.tracking import Tracking
@@ -63,8 +64,8 @@ async def _check(what: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
 
 
 async def _policy(settings: Settings) -> Finding:
-    policy = load_policy(settings.policy_file)
-    if not policy.approvers:
+    policy = read_policy(settings.policy_file)
+    if not policy.approvers and not policy.approver_groups:
         raise Misconfigured(f"{settings.policy_file} names no approvers, so nothing can ever run. Add some.")
     return _good("policy", f"{settings.policy_file}: approvers {', '.join(sorted(policy.approvers))}")
 

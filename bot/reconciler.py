@@ -19,8 +19,9 @@ from typing import Protocol
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Conflict, Refused, Unavailable
 from bot.core.job import Act, Job, JobPhase, Step, next_step
-from bot.core.policy import Policy, check_start
+from bot.core.policy import check_start
 from bot.core.proposal import Proposal
+from bot.policies import Policies
 from bot.store.store import OpenJob, Store
 from bot.store.writing import Notice
 from tools.cost import Interval
@@ -75,13 +76,13 @@ class Runs(Protocol):
 
 class Reconciler:
     def __init__(
-        self, store: Store, engine: Engine, runs: Runs, pricing: Pricing, policy: Policy, notifier: Notifier
+        self, store: Store, engine: Engine, runs: Runs, pricing: Pricing, policies: Policies, notifier: Notifier
     ) -> None:
         self._store = store
         self._engine = engine
         self._runs = runs
         self._pricing = pricing
-        self._policy = policy
+        self._policies = policies
         self._notifier = notifier
         self._wake = asyncio.Event()
         self._driven: dict[str, asyncio.Task[None]] = {}
@@ -185,8 +186,10 @@ class Reconciler:
                 return False
             proposal = await self._proposal(job)
             try:
-                budget = await self._pricing.budget(job.team, await self._store.now(), apart_from=job.proposal_id)
-                check_start(self._policy, proposal, budget)
+                policy = await self._policies.of(job.team, job.channel)
+                now = await self._store.now()
+                budget = await self._pricing.budget(policy, job.team, job.channel, now, apart_from=job.proposal_id)
+                check_start(policy, proposal, budget)
             except Refused as error:
                 return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
             async with self._store.writing() as writing:

@@ -15,6 +15,7 @@ from bot.approvals.proposing import Asked, Proposing
 from bot.cards import Cards
 from bot.core.policy import Policy
 from bot.core.proposal import Proposal, Verdict
+from bot.policies import FixedPolicy
 from bot.reconciler import Reconciler
 from bot.store.database import Database
 from bot.store.store import Store
@@ -89,11 +90,12 @@ class Bot:
     def __init__(self, world: World, store: Store) -> None:
         self.world = world
         self.store = store
-        self.pricing = Pricing(store, world.engine, RATES, world.policy, ZoneInfo("UTC"))
-        self.proposing = Proposing(store, self.pricing, world.policy)
-        self.deciding = Deciding(store, self.pricing, world.policy, lambda: None)
-        self.cards = Cards(store, self.pricing, world.policy)
-        self.reconciler = Reconciler(store, world.engine, world.runs, self.pricing, world.policy, world.surface)
+        policies = FixedPolicy(world.policy)
+        self.pricing = Pricing(store, world.engine, RATES, ZoneInfo("UTC"))
+        self.proposing = Proposing(store, self.pricing, policies)
+        self.deciding = Deciding(store, self.pricing, policies, lambda: None)
+        self.cards = Cards(store, self.pricing, policies)
+        self.reconciler = Reconciler(store, world.engine, world.runs, self.pricing, policies, world.surface)
 
     async def propose(
         self, requester: str = "rae", recipe: str = "digits", event: str | None = None, **parameters: object

@@ -14,6 +14,7 @@ from bot.core.errors import Refused
 from bot.core.job import Job, JobPhase
 from bot.core.policy import Policy, check_deciding, check_proposing, eligible
 from bot.core.proposal import Proposal, ProposalState, Verdict, Vote
+from bot.policies import Policies
 from bot.store.store import Store
 from bot.store.writing import Writing
 from tools.crashpoints import crash
@@ -43,10 +44,10 @@ class Revised:
 class Deciding:
     """`wake` is called after each commit that gives the reconciler something to do."""
 
-    def __init__(self, store: Store, pricing: Pricing, policy: Policy, wake: Callable[[], None]) -> None:
+    def __init__(self, store: Store, pricing: Pricing, policies: Policies, wake: Callable[[], None]) -> None:
         self._store = store
         self._pricing = pricing
-        self._policy = policy
+        self._policies = policies
         self._wake = wake
 
     async def decide(
@@ -66,11 +67,12 @@ class Deciding:
         self, hand: Hand, number: int, verdict: Verdict, seen_digest: str | None, reason: str
     ) -> Proposal:
         before = await self._store.proposal(hand.team, hand.channel, number)
+        policy = await self._policies.of(hand.team, hand.channel)
         now = await self._store.now()
         before.must_be_pending(now)
-        needed = check_deciding(self._policy, before, hand.user, verdict)
+        needed = check_deciding(policy, before, hand.user, verdict)
         if verdict is Verdict.APPROVE:
-            (await self._pricing.budget(hand.team, now)).must_hold(before.offer.estimate.ceiling)
+            (await self._pricing.budget(policy, hand.team, hand.channel, now)).must_hold(before.offer.estimate.ceiling)
         crash("decide.before_commit")
         async with self._store.writing() as writing:
             after = before.voted(
@@ -83,13 +85,13 @@ class Deciding:
                     reason=reason[:REASON_LIMIT],
                 ),
                 approvals_needed=needed,
-                counted=eligible(self._policy, before.requester, before.author),
+                counted=eligible(policy, before.requester, before.author),
             )
             kind = "voted" if after.state is ProposalState.PENDING else after.state.value
             await writing.move(before, after, kind=kind, actor=hand.user)
             await writing.tell(after.team, after.channel, kind, after.id, hand.user)
             if after.state is ProposalState.APPROVED:
-                job = _job_of(after, writing, self._policy)
+                job = _job_of(after, writing, policy)
                 await writing.move(None, job, kind="queued", actor=hand.user)
         return after
 
@@ -101,24 +103,23 @@ class Deciding:
 
     async def _revise(self, hand: Hand, number: int, changes: Mapping[str, object]) -> Revised:
         before = await self._store.proposal(hand.team, hand.channel, number)
+        policy = await self._policies.of(hand.team, hand.channel)
         now = await self._store.now()
         before.must_be_pending(now)
-        self._must_be_concerned(hand, before.requester, f"edit proposal {number}")
+        _must_be_concerned(policy, hand, before.requester, f"edit proposal {number}")
         spec = _edited(before.offer.spec, changes)
         offer = await self._pricing.offer(spec, now)
         check_proposing(
-            self._policy,
+            policy,
             requester=before.requester,
             author=hand.user,
             spec=spec,
             ceiling=offer.estimate.ceiling,
-            budget=await self._pricing.budget(hand.team, now),
+            budget=await self._pricing.budget(policy, hand.team, hand.channel, now),
             open_by_requester=0,  # it is open already
         )
         async with self._store.writing() as writing:
-            after = before.revised(
-                hand.user, offer, now=writing.now, expires_at=writing.now + self._policy.decide_within
-            )
+            after = before.revised(hand.user, offer, now=writing.now, expires_at=writing.now + policy.decide_within)
             await writing.move(before, after, kind="revised", actor=hand.user)
             await writing.tell(after.team, after.channel, "revised", after.id, hand.user)
         return Revised(proposal=after, before=before, changes=changed(before.offer.spec, spec))
@@ -155,7 +156,8 @@ class Deciding:
             raise Refused(f"Proposal {number} is {proposal.state}; it has no job to cancel.{hint}")
         if not before.open:
             raise Refused(f"The job {before.name} has already {_ended(before.phase)}.")
-        self._must_be_concerned(hand, proposal.requester, f"cancel {before.name}")
+        policy = await self._policies.of(hand.team, hand.channel)
+        _must_be_concerned(policy, hand, proposal.requester, f"cancel {before.name}")
         if before.cancel_by is not None:
             raise Refused(f"{before.cancel_by} has already cancelled {before.name}; it is ending.")
         async with self._store.writing() as writing:
@@ -164,9 +166,10 @@ class Deciding:
             await writing.tell(after.team, after.channel, "cancelling", after.proposal_id, hand.user)
         return after
 
-    def _must_be_concerned(self, hand: Hand, requester: str, what: str) -> None:
-        if hand.user != requester and hand.user not in self._policy.approvers:
-            raise Refused(f"Only {requester}, who asked for it, or an approver can {what}.")
+
+def _must_be_concerned(policy: Policy, hand: Hand, requester: str, what: str) -> None:
+    if hand.user != requester and hand.user not in policy.approvers:
+        raise Refused(f"Only {requester}, who asked for it, or an approver can {what}.")
 
 
 def _job_of(proposal: Proposal, writing: Writing, policy: Policy) -> Job:

@@ -17,13 +17,12 @@ from tools.spec import TrainingSpec
 
 
 class Pricing:
-    """Prices by the rate card in force, history from the store, budget by the policy."""
+    """Prices by the rate card in force, history from the store, the budget from both."""
 
-    def __init__(self, store: Store, engine: Engine, rates: RateCard, policy: Policy, zone: ZoneInfo) -> None:
+    def __init__(self, store: Store, engine: Engine, rates: RateCard, zone: ZoneInfo) -> None:
         self._store = store
         self._engine = engine
         self._rates = rates
-        self._policy = policy
         self.zone = zone
 
     async def offer(self, spec: TrainingSpec, now: datetime) -> Offer:
@@ -46,20 +45,33 @@ class Pricing:
             estimate=estimate(spec, resources, rates, await self._store.history()),
         )
 
-    async def budget(self, team: str, now: datetime, *, apart_from: str | None = None) -> Budget:
-        """This month's budget; `apart_from` leaves out what one proposal's own job has committed."""
+    async def budget(
+        self, policy: Policy, team: str, channel: str, now: datetime, *, apart_from: str | None = None
+    ) -> Budget:
+        """This month's budget, the channel's where that is the tighter one.
+
+        `apart_from` leaves out what one proposal's own job has committed.
+        """
+        whole = await self._budget(policy.budget_per_month, team, None, now, apart_from)
+        if policy.channel_budget_per_month is None:
+            return whole
+        own = await self._budget(policy.channel_budget_per_month, team, channel, now, apart_from)
+        assert own.left is not None
+        return own if whole.left is None or own.left <= whole.left else whole
+
+    async def _budget(
+        self, limit: Decimal | None, team: str, channel: str | None, now: datetime, apart_from: str | None
+    ) -> Budget:
         period = month(now.astimezone(self.zone).date(), self.zone)
         committed = Decimal(0)
         for job, ceiling in await self._store.commitments(team, apart_from=apart_from):
-            committed += max(Decimal(0), ceiling.dollars - actual(job.intervals, now).amount.dollars)
-        return Budget(
-            limit=self._policy.budget_per_month,
-            spent=(await self.spent(team, period, now)).dollars,
-            committed=committed,
-        )
+            if channel in (None, job.channel):
+                committed += max(Decimal(0), ceiling.dollars - actual(job.intervals, now).amount.dollars)
+        spent = (await self._spent(team, channel, period, now)).dollars
+        return Budget(limit=limit, spent=spent, committed=committed, of=" of this channel" if channel else "")
 
-    async def spent(self, team: str, period: Period, now: datetime) -> Amount:
+    async def _spent(self, team: str, channel: str | None, period: Period, now: datetime) -> Amount:
         """What the intervals inside a period cost."""
-        charges = await self._store.charges(team, period.start, period.end)
+        charges = await self._store.charges(team, period.start, period.end, channel=channel)
         costs = (clip(charge.interval, period.start, period.end, now) for charge in charges)
         return sum(costs, start=Amount())

@@ -8,8 +8,9 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Conflict
-from bot.core.policy import Policy, check_proposing
+from bot.core.policy import check_proposing
 from bot.core.proposal import Proposal, ProposalState, proposal_id
+from bot.policies import Policies
 from bot.store.store import Store
 from tools.crashpoints import crash
 from tools.spec import TrainingSpec
@@ -31,10 +32,10 @@ class Asked:
 
 
 class Proposing:
-    def __init__(self, store: Store, pricing: Pricing, policy: Policy) -> None:
+    def __init__(self, store: Store, pricing: Pricing, policies: Policies) -> None:
         self._store = store
         self._pricing = pricing
-        self._policy = policy
+        self._policies = policies
 
     async def propose(self, asked: Asked, spec: TrainingSpec) -> Proposal:
         """A pending proposal with its price. The same event and ordinal again: the proposal that it made.
@@ -48,16 +49,18 @@ class Proposing:
         existing = await self._store.proposal_by_id(identity)
         if existing is not None:
             return existing
+        policy = await self._policies.of(asked.team, asked.channel)
         now = await self._store.now()
         offer = await self._pricing.offer(spec, now)
         check_proposing(
-            self._policy,
+            policy,
             requester=asked.requester,
             author=asked.requester,
             spec=spec,
             ceiling=offer.estimate.ceiling,
-            budget=await self._pricing.budget(asked.team, now),
-            open_by_requester=await self._store.open_proposals_of(asked.team, asked.requester),
+            budget=await self._pricing.budget(policy, asked.team, asked.channel, now),
+            open_by_requester=await self._store.count_pending(asked.team, requester=asked.requester),
+            open_in_channel=await self._store.count_pending(asked.team, channel=asked.channel),
         )
         crash("propose.before_commit")
         try:
@@ -77,7 +80,7 @@ class Proposing:
                     offer=offer,
                     digest=offer.digest,
                     created_at=writing.now,
-                    expires_at=writing.now + self._policy.decide_within,
+                    expires_at=writing.now + policy.decide_within,
                 )
                 await writing.move(None, proposal, kind="proposed", actor=asked.requester)
                 await writing.tell(asked.team, asked.channel, "proposed", proposal.id, asked.requester)

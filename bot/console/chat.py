@@ -133,7 +133,8 @@ class Chat:
         if not name or len(name) > NAME_LIMIT or not name.isprintable() or " " in name:
             raise Refused(f"You are {self.user}. To be someone else: /as NAME (one word).")
         self.user = name
-        role = "an approver" if name in self._app.policy.approvers else "not an approver"
+        policy = await self._app.policies.of(TEAM, CHANNEL)
+        role = "an approver" if name in policy.approvers else "not an approver"
         self._notifier.say(f"You are now {name}, {role}.")
 
     async def approve(self, rest: str) -> None:
@@ -213,7 +214,8 @@ class Chat:
         except ValueError:
             raise Refused("Say /spend today, yesterday, week, month, last month, 2026-11-23 or 2026-11.") from None
         found = await spend(self._app.store, TEAM, period, now)
-        budget = await self._app.pricing.budget(TEAM, now)
+        policy = await self._app.policies.of(TEAM, CHANNEL)
+        budget = await self._app.pricing.budget(policy, TEAM, CHANNEL, now)
         self._notifier.say("\n".join(wording.spend_lines(found, budget)))
 
     async def digest(self, rest: str) -> None:

@@ -94,7 +94,7 @@ def _notifier(app: App, console: Console, *, lines: bool) -> TerminalNotifier:
         return await app.curves.of_run_id(run_id)
 
     async def digest(of: date) -> list[str]:
-        built = await digests.build(app.store, app.pricing, TEAM, of, await app.store.now())
+        built = await digests.build(app.store, app.pricing, app.policies, TEAM, CHANNEL, of)
         return digests.lines(built, app.settings.zone)
 
     return TerminalNotifier(console, app.cards, app.settings.zone, curve=curve, digest=digest, lines=lines)

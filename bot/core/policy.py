@@ -41,17 +41,37 @@ class QuorumRule(BaseModel):
         return self.up_to_dollars is None or (not ceiling.unpriced and ceiling.dollars <= self.up_to_dollars)
 
 
+class ChannelPolicy(BaseModel):
+    """What is different in one channel; what is left out is as everywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    approvers: frozenset[str] | None = None
+    approver_groups: frozenset[str] | None = None
+    budget_per_month: Decimal | None = Field(default=None, ge=0)  # beside the workspace's own
+    open_proposals: int | None = Field(default=None, ge=1)
+
+
 class Policy(BaseModel):
-    """The whole policy. Hours and dollars as decimals."""
+    """The whole policy. Hours and dollars as decimals. People and groups by their ids, where a surface has ids."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     approvers: frozenset[str] = frozenset()
+    approver_groups: frozenset[str] = frozenset()  # user groups, whose members are looked up at every decision
+    workspaces: frozenset[str] | None = None  # None: the one whose token the bot has
+    channels: dict[str, ChannelPolicy] | None = None  # where it answers; None: wherever it is a member
+    direct_messages: bool = True
+    tell_approvers: Literal["mention", "dm", "no"] = "mention"
+    remind_before_minutes: int | None = Field(default=60, ge=1)  # before a proposal expires
+    escalate_to: frozenset[str] = frozenset()  # told with the reminder
     quorum: tuple[QuorumRule, ...] = ()  # the first rule that covers a proposal counts
     decide_within_hours: Decimal = Field(default=Decimal(24), gt=0)
     start_within_hours: Decimal = Field(default=Decimal(24), gt=0)
     budget_per_month: Decimal | None = Field(default=None, ge=0)  # dollars; None: no budget is kept
+    channel_budget_per_month: Decimal | None = Field(default=None, ge=0)  # set by `in_channel`
     open_proposals_per_person: int = Field(default=5, ge=1)
+    open_proposals_per_channel: int = Field(default=50, ge=1)
 
     @classmethod
     def parse(cls, document: object) -> Self:
@@ -65,6 +85,23 @@ class Policy(BaseModel):
         if any(isinstance(rule.approvals, int) and rule.approvals < 1 for rule in policy.quorum):
             raise Misconfigured("policy: quorum: approvals must be 1 or more, or never; nothing runs without a person.")
         return policy
+
+    def in_channel(self, channel: str) -> Policy:
+        """As it is in one channel."""
+        own = (self.channels or {}).get(channel)
+        if own is None:
+            return self
+        changes: dict[str, object] = {"channel_budget_per_month": own.budget_per_month}
+        if own.approvers is not None or own.approver_groups is not None:
+            changes["approvers"] = own.approvers or frozenset()
+            changes["approver_groups"] = own.approver_groups or frozenset()
+        if own.open_proposals is not None:
+            changes["open_proposals_per_channel"] = own.open_proposals
+        return self.model_copy(update=changes)
+
+    def with_members(self, members: frozenset[str]) -> Policy:
+        """With the groups' members among the approvers."""
+        return self.model_copy(update={"approvers": self.approvers | members, "approver_groups": frozenset()})
 
     @property
     def decide_within(self) -> timedelta:
@@ -82,6 +119,7 @@ class Budget:
     limit: Decimal | None
     spent: Decimal  # from recorded intervals
     committed: Decimal  # what the open jobs may still cost
+    of: str = ""  # " of this channel" where that is the tighter one
 
     @property
     def left(self) -> Decimal | None:
@@ -91,7 +129,7 @@ class Budget:
         """Raises `Refused` if the month's budget cannot bear `ceiling` any more."""
         if self.left is not None and ceiling.dollars > self.left:
             raise Refused(
-                f"This month's budget cannot bear it: it may cost up to {dollars(ceiling.dollars)} and "
+                f"This month's budget{self.of} cannot bear it: it may cost up to {dollars(ceiling.dollars)} and "
                 f"{dollars(max(self.left, Decimal(0)))} of {dollars(self.limit or Decimal(0))} is left. "
                 "Ask for less (a shorter max_runtime_minutes), or have the budget raised in the policy file."
             )
@@ -122,6 +160,7 @@ def check_proposing(
     ceiling: Amount,
     budget: Budget,
     open_by_requester: int,
+    open_in_channel: int = 0,
 ) -> int:
     """Raises `Refused` if such a proposal could lead nowhere; answers how many approvals it takes."""
     if open_by_requester >= policy.open_proposals_per_person:
@@ -129,6 +168,8 @@ def check_proposing(
             f"You already have {open_by_requester} proposals waiting, the most that one person may have. "
             "Have some decided or withdraw some first."
         )
+    if open_in_channel >= policy.open_proposals_per_channel:
+        raise Refused(f"This channel already has {open_in_channel} proposals waiting, the most that it may have.")
     needed = approvals_needed(policy, spec, ceiling)
     able = eligible(policy, requester, author)
     if len(able) < needed:

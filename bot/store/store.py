@@ -140,13 +140,14 @@ class Store:
             schema.proposal.c.state == ProposalState.PENDING.value, schema.proposal.c.expires_at <= now, limit=100
         )
 
-    async def open_proposals_of(self, team: str, requester: str) -> int:
-        """How many of this person's proposals wait for a decision."""
-        query = sa.select(sa.func.count()).where(
-            schema.proposal.c.team == team,
-            schema.proposal.c.requester == requester,
-            schema.proposal.c.state == ProposalState.PENDING.value,
-        )
+    async def count_pending(self, team: str, *, requester: str | None = None, channel: str | None = None) -> int:
+        """How many proposals of a person, or of a channel, wait for a decision."""
+        table = schema.proposal
+        query = sa.select(sa.func.count()).where(table.c.team == team, table.c.state == ProposalState.PENDING.value)
+        if requester is not None:
+            query = query.where(table.c.requester == requester)
+        if channel is not None:
+            query = query.where(table.c.channel == channel)
         async with self.database.reading() as connection:
             return int(await connection.scalar(query) or 0)
 
@@ -246,7 +247,7 @@ class Store:
 
     # -- money ------------------------------------------------------------------------------------------------
 
-    async def charges(self, team: str, start: datetime, end: datetime) -> list[Charge]:
+    async def charges(self, team: str, start: datetime, end: datetime, *, channel: str | None = None) -> list[Charge]:
         """Every interval that touches the window [start, end)."""
         held, proposal, revision = schema.pod_interval, schema.proposal, schema.revision
         query = (
@@ -255,6 +256,7 @@ class Store:
             .join(revision, (revision.c.proposal_id == proposal.c.id) & (revision.c.revision == proposal.c.revision))
             .where(proposal.c.team == team, held.c.started_at < end)
             .where(held.c.ended_at.is_(None) | (held.c.ended_at > start))
+            .where(sa.true() if channel is None else proposal.c.channel == channel)
             .order_by(held.c.started_at)
         )
         async with self.database.reading() as connection:

@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant(
         "the second gate is open",
         "bot/reconciler.py",
-        "check_start(self._policy, proposal, budget)",
+        "check_start(policy, proposal, budget)",
         "pass",
         (STORE,),
     ),
