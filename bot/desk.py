@@ -29,7 +29,7 @@ from bot.store.store import Store
 from tools.desk import Caller, DeskError
 from tools.engines.base import Engine, EngineRefused, EngineUnavailable
 from tools.spec import TrainingSpec
-from tools.tracking import RunSummary, Tracking, TrackingError
+from tools.tracking import Comparison, RunSummary, Tracking, TrackingError, compared
 
 LOG_LINES = 8
 LIST_LIMIT = 20
@@ -126,7 +126,7 @@ class Desk:
             runs = [run for run in [await self._tracking.run(one) for one in run_ids] if run is not None]
             if len(runs) < 2:
                 raise NotFound("It takes two trainings that have run; name them, such as: compare 1 and 2.")
-            rows = _comparison(runs)
+            rows = _comparison(compared(runs))
             curve = await self._curves.of_comparison(runs)
         lines = wording.table(("", *[run.name for run in runs]), rows)
         return "\n".join(lines + ([f"Curves: {_shown(curve)}"] if curve else []))
@@ -245,14 +245,14 @@ def _runs_table(runs: Sequence[RunSummary]) -> list[str]:
     return wording.table(("name", "run", "status", "metrics"), rows)
 
 
-def _comparison(runs: Sequence[RunSummary]) -> list[list[str]]:
+def _comparison(found: Comparison) -> list[list[str]]:
     """One row for each parameter that differs and each metric that any run has."""
-    names = list(dict.fromkeys(name for run in runs for name in run.params))
-    differ = [name for name in names if len({run.params.get(name) for run in runs}) > 1]
-    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    rows = [[name, *[run.params.get(name, "") for run in runs]] for name in differ]
-    rows += [[name, *[f"{run.metrics[name]:.4g}" if name in run.metrics else "" for run in runs]] for name in metrics]
-    return [["status", *[run.status.lower() for run in runs]], *rows]
+    rows = [["status", *[run.status.lower() for run in found.runs]]]
+    rows += [[name, *[given or "" for given in values]] for name, values in found.params.items()]
+    rows += [
+        [name, *["" if value is None else f"{value:.4g}" for value in values]] for name, values in found.metrics.items()
+    ]
+    return rows
 
 
 @asynccontextmanager

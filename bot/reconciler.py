@@ -12,9 +12,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
+
+from sqlalchemy.exc import IntegrityError
 
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Conflict, Refused, Unavailable
@@ -42,6 +44,8 @@ TICK_SECONDS = 1.0
 STEP_SECONDS = 60.0  # for all that one job may take in a tick; every network call below it has its own time-out
 STEPS_A_TICK = 10  # of one job: from queued to running takes six
 BACKOFF_SECONDS = 60  # the longest wait between two tries
+REMIND_SECONDS = 20  # between two looks for what expires soon
+LEASE_SECONDS = 90  # longer than a delivery can take
 DELIVERIES = 10  # tries before a notice is set aside
 CLOSE_RUN = "close_run"  # an outbox row for MLflow, not for people
 
@@ -86,6 +90,8 @@ class Reconciler:
         self._notifier = notifier
         self._wake = asyncio.Event()
         self._driven: dict[str, asyncio.Task[None]] = {}
+        self._reminded: set[str] = set()
+        self._remind_next = datetime.min.replace(tzinfo=UTC)
         self._delivering = asyncio.Lock()  # in order, and none twice
         self._permitting = asyncio.Lock()  # slots are counted and taken by one job at a time
 
@@ -109,6 +115,7 @@ class Reconciler:
     async def tick(self, *, wait: bool = True) -> None:
         """One look at everything. With `wait`, every job's step is over when it returns."""
         await _guarded("expire proposals", self._expire)
+        await _guarded("remind approvers", self._remind)
         await _guarded("drive jobs", self._drive_jobs)
         if wait:
             await asyncio.gather(*self._driven.values())
@@ -125,6 +132,25 @@ class Reconciler:
                     await writing.tell(after.team, after.channel, "expired", after.id, "signalbox")
             except (Conflict, Refused):
                 log.debug("proposal %s was decided as it expired", before.number)
+
+    async def _remind(self) -> None:
+        """Once for each revision, when its time is nearly over."""
+        now = await self._store.now()
+        if now < self._remind_next:
+            return
+        self._remind_next = now + timedelta(seconds=REMIND_SECONDS)
+        for proposal in await self._store.pending_everywhere():
+            key = f"reminder:{proposal.id}:{proposal.revision}"
+            policy = await self._policies.of(proposal.team, proposal.channel)
+            if policy.remind_before_minutes is None or key in self._reminded:
+                continue
+            lead = min(timedelta(minutes=policy.remind_before_minutes), policy.decide_within / 2)
+            if not proposal.expires_at - lead <= now < proposal.expires_at:
+                continue
+            self._reminded.add(key)
+            with suppress(IntegrityError):  # another replica, or a life before this, has told it
+                async with self._store.writing() as writing:
+                    await writing.tell(proposal.team, proposal.channel, "reminder", proposal.id, "signalbox", once=key)
 
     # -- jobs -------------------------------------------------------------------------------------------------
 
@@ -326,6 +352,10 @@ class Reconciler:
                 await self._deliver(notice)
 
     async def _deliver(self, notice: Notice) -> None:
+        if not self._store.database.sqlite:  # there may be other replicas
+            async with self._store.writing() as writing:
+                if not await writing.claim_notice(notice, writing.now + timedelta(seconds=LEASE_SECONDS)):
+                    return
         crash("outbox.before_deliver")
         try:
             async with asyncio.timeout(STEP_SECONDS):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,9 +13,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 Epochs = Sequence[Mapping[str, float]]
 
-SIZE = (12, 5.4)  # inches, at 100 dots each
+SIZE = (12, 6)  # inches, at 100 dots each
+TITLE_LIMIT = 100  # characters that fit
+LABEL_LIMIT = 40
 # Okabe and Ito's palette, which colour-blind eyes can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D")  # once the colours are used up
 STYLES = {"train": "--", "val": "-"}
 
 
@@ -29,7 +32,7 @@ def learning_curve(title: str, epochs: Epochs, path: Path) -> Path:
     _panel(quality, epochs, names, "accuracy" if accurate else "perplexity")
     if accurate:
         quality.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    figure.suptitle(title, fontsize=14, fontweight="bold")
+    _entitle(figure, title)
     return _save(figure, path)
 
 
@@ -39,25 +42,36 @@ def comparison_curve(title: str, series: Mapping[str, Epochs], metric: str, path
     axes = figure.subplots()
     for index, (label, epochs) in enumerate(series.items()):
         points = [(row["epoch"], row[metric]) for row in epochs if metric in row]
-        axes.plot(*zip(*points, strict=True), "-o", color=COLOURS[index % len(COLOURS)], label=label, markersize=5)
+        marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
+        _draw(axes, points, label, color=COLOURS[index % len(COLOURS)], marker=marker)
     _dress(axes, metric.replace("_", " "))
     if metric.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    figure.suptitle(title, fontsize=14, fontweight="bold")
+    _entitle(figure, title)
     return _save(figure, path)
 
 
 def _panel(axes: Any, epochs: Epochs, names: Sequence[str], what: str) -> None:
     for name in names:
         points = [(row["epoch"], row[name]) for row in epochs if name in row]
-        if points:
-            kind = name.split("_")[0]
-            colour = COLOURS[0] if kind == "train" else COLOURS[1]
-            label = {"train": "training", "val": "validation"}.get(kind, kind)
-            axes.plot(
-                *zip(*points, strict=True), STYLES.get(kind, "-"), marker="o", color=colour, label=label, markersize=5
-            )
+        kind = name.split("_")[0]
+        colour = COLOURS[0] if kind == "train" else COLOURS[1]
+        label = {"train": "training", "val": "validation"}.get(kind, kind)
+        _draw(axes, points, label, color=colour, linestyle=STYLES.get(kind, "-"))
     _dress(axes, what)
+
+
+def _draw(axes: Any, points: Sequence[tuple[float, float]], label: str, **style: Any) -> None:
+    """One line with a marker at each epoch, so that a single one shows; nothing without points."""
+    if points:
+        (line,) = axes.plot(*zip(*points, strict=True), **{"marker": "o", "markersize": 5, **style})
+        line.set_label(f" {label[:LABEL_LIMIT]}")  # matplotlib hides labels that begin with "_"
+
+
+def _entitle(figure: Figure, title: str) -> None:
+    """Names come from MLflow: no mathematics in them, and no more of them than fits."""
+    short = title if len(title) <= TITLE_LIMIT else f"{title[: TITLE_LIMIT - 1]}…"
+    figure.suptitle(short, fontsize=14, fontweight="bold", parse_math=False)
 
 
 def _dress(axes: Any, what: str) -> None:
@@ -68,13 +82,17 @@ def _dress(axes: Any, what: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.05)
     if axes.has_data():
-        axes.legend(frameon=False)
+        for text in axes.legend(frameon=False).get_texts():
+            text.set_parse_math(False)
 
 
 def _save(figure: Figure, path: Path) -> Path:
     """Written whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    spare = path.with_name(f".{path.name}.{os.getpid()}")
-    FigureCanvasAgg(figure).print_figure(spare, dpi=100, format="png")
-    spare.replace(path)
+    spare = path.with_name(f".{path.name[:100]}.{uuid4().hex}")
+    try:
+        FigureCanvasAgg(figure).print_figure(spare, dpi=100, format="png")
+        spare.replace(path)
+    finally:
+        spare.unlink(missing_ok=True)
     return path

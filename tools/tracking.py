@@ -2,36 +2,68 @@
 
 Embedded (a SQLite file and a folder of artifacts) or a server, by URI. MLflow's client blocks and is slow to import, so
 it is imported at first use and every call runs in a thread with short time-outs. Names, tags and parameters in MLflow
-are untrusted text: they come out typed, cut and without control characters.
+are untrusted text: they come out typed, cut and without control characters. Nothing is tried again here beyond one
+retry; that is the reconciler's work (`bot.reconciler`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 PROPOSAL_TAG = "signalbox.proposal"
 TEXT_LIMIT = 200  # characters of a name, tag or parameter that go on to people
 EPOCH_METRICS = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_perplexity")
-# Read by MLflow as it is imported: seconds for a request, few retries (ours are the reconciler's), no chatter.
+# Read by MLflow when it is imported and asked; what is set already wins. A server that hangs is given up on after twice
+# the time-out, in seconds. Telemetry would tell a third party about a team's trainings.
 ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+# MLflow's codes for "asking again will not help".
+FOR_GOOD = frozenset(
+    {
+        "BAD_REQUEST",
+        "ENDPOINT_NOT_FOUND",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "PERMISSION_DENIED",
+        "RESOURCE_DOES_NOT_EXIST",
+        "UNAUTHENTICATED",
+    }
+)
+# What libraries say in paragraphs, in words.
+PLAIN = (
+    ("Connection refused", "the connection was refused"),
+    ("timed out", "it took too long"),
+    ("Failed to resolve", "there is no host of that name"),
+    ("unable to open database file", "the file cannot be opened"),
+    ("readonly database", "the file cannot be written"),
+    ("file is not a database", "the file is no database"),
+    ("database is locked", "another program holds the file"),
+)
 
 T = TypeVar("T")
 
 
 class TrackingError(Exception):
-    """MLflow did not do what it was asked. The message names the address, without credentials, and the next step."""
+    """MLflow refused what it was asked. The message names the address, without credentials, and the next step."""
+
+
+class TrackingUnavailable(TrackingError):
+    """MLflow does not answer now; the caller tries again later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +80,12 @@ class RunSummary:
     started_at: datetime | None
     ended_at: datetime | None
     epochs: tuple[Mapping[str, float], ...] = field(default=())
+    artifact_uri: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, as MLflow knows it; None while it runs."""
+        return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +97,16 @@ class ExperimentSummary:
     newest: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Runs side by side: each value is a tuple in the order of `runs`, None where a run has none."""
+
+    runs: tuple[RunSummary, ...]
+    params: Mapping[str, tuple[str | None, ...]]  # only those that differ
+    metrics: Mapping[str, tuple[float | None, ...]]
+    seconds: tuple[float | None, ...]
+
+
 class Tracking:
     """`artifact_root` is where new experiments keep artifacts; None leaves it to the server."""
 
@@ -67,6 +115,7 @@ class Tracking:
         self._artifact_root = artifact_root
         self._client: Any = None
         self._first = threading.Lock()  # two threads must not both migrate MLflow's database
+        self._making: dict[str, threading.Lock] = {}  # by proposal: nor both find no run and make one
 
     @property
     def shown(self) -> str:
@@ -90,15 +139,18 @@ class Tracking:
         """The id of this proposal's run; made if there is none, found again after a crash in between."""
 
         def ensure(client: Any) -> str:
-            experiment_id = self._experiment_id(client, experiment)
-            found = _of_proposal(client, experiment_id, proposal_id)
-            if found:
-                return found[0]
-            run = client.create_run(experiment_id, run_name=name, tags={**tags, PROPOSAL_TAG: proposal_id})
-            for key, value in params.items():
-                client.log_param(run.info.run_id, key, value)
-            return _of_proposal(client, experiment_id, proposal_id)[0]  # a replica may have been first
+            with self._making.setdefault(proposal_id, threading.Lock()):
+                experiment_id = self._experiment_id(client, _clean(experiment))
+                found = _of_proposal(client, experiment_id, proposal_id)
+                if not found:
+                    marked = {key: _clean(value) for key, value in tags.items()} | {PROPOSAL_TAG: proposal_id}
+                    client.create_run(experiment_id, run_name=_clean(name), tags=marked)
+                    found = _of_proposal(client, experiment_id, proposal_id)  # a replica may have been first
+                _complete(client, found[0], params)
+                return str(found[0].info.run_id)
 
+        if not re.fullmatch(r"[\w.:/-]{1,200}", proposal_id, re.ASCII):  # it goes into a query
+            raise TrackingError(f"“{_clean(proposal_id)[:60]}” is no proposal's id, so no run was made for it.")
         return await self._call(ensure)
 
     async def run(self, run_id: str) -> RunSummary | None:
@@ -112,6 +164,14 @@ class Tracking:
             return _summary(found, experiment.name, _epochs(client, found))
 
         return await self._call(look)
+
+    async def compare(self, run_ids: Sequence[str]) -> Comparison:
+        """Runs side by side, in the order given; `TrackingError` names one that is not there."""
+        found = [(run_id, await self.run(run_id)) for run_id in run_ids]
+        missing = [_clean(run_id)[:40] for run_id, run in found if run is None]
+        if missing:
+            raise TrackingError(f"MLflow at {self.shown} has no run {', '.join(missing)}. List the experiment's runs.")
+        return compared([run for _, run in found if run is not None])
 
     async def search(self, experiment: str, limit: int) -> list[RunSummary]:
         """The newest runs of one experiment, newest first, without their epochs."""
@@ -153,8 +213,8 @@ class Tracking:
             proposal_id = run.data.tags.get(PROPOSAL_TAG)
             if proposal_id is not None:
                 for other in _of_proposal(client, run.info.experiment_id, proposal_id):
-                    if other != run_id:
-                        client.delete_run(other)
+                    if other.info.run_id != run_id:
+                        client.delete_run(other.info.run_id)
 
         await self._call(end)
 
@@ -162,7 +222,8 @@ class Tracking:
         found = client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        place = (self._artifact_root / name).as_uri() if self._artifact_root else None
+        folder = re.sub(r"[^\w.-]|^\.+", "_", name)  # a name must not lead out of the root
+        place = (self._artifact_root / folder).absolute().as_uri() if self._artifact_root else None
         try:
             return str(client.create_experiment(name, artifact_location=place))
         except Exception:
@@ -180,40 +241,75 @@ class Tracking:
         except TrackingError:
             raise
         except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
-            said = " ".join(str(error).split())[:TEXT_LIMIT]
-            raise TrackingError(
-                f"MLflow at {self.shown} did not answer ({type(error).__name__}: {self._without_secrets(said)}). "
-                "Check MLFLOW_TRACKING_URI and that it runs."
-            ) from error
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> TrackingError:
+        text = self._without_secrets(" ".join(str(error).split()))
+        why = next((words for sign, words in PLAIN if sign in text), f"{type(error).__name__}: {_clean(text)}")
+        if getattr(error, "error_code", None) in FOR_GOOD:
+            return TrackingError(f"MLflow at {self.shown} refused ({why}). Check MLFLOW_TRACKING_URI and its rights.")
+        if self.uri.startswith("http"):
+            step = "Check MLFLOW_TRACKING_URI and that it runs."
+        else:
+            step = "Check that folder and the room on its disk."
+        return TrackingUnavailable(f"MLflow at {self.shown} did not answer ({why}). {step}")
 
     def _without_secrets(self, text: str) -> str:
-        return text.replace(self.uri, self.shown)
+        user = urlsplit(self.uri).netloc.rpartition("@")[0]
+        password = user.partition(":")[2]
+        for secret in (f"{user}@", password, unquote(password)):
+            text = text.replace(secret, "") if len(secret) > 1 else text
+        return text
 
     def _open(self) -> Any:
         with self._first:
             if self._client is None:
                 for name, value in ENVIRONMENT.items():
                     os.environ.setdefault(name, value)
-                if self.uri.startswith("sqlite:///"):
+                embedded = self.uri.startswith("sqlite:///")
+                if embedded:
                     Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
                 from mlflow import MlflowClient
 
                 client = MlflowClient(tracking_uri=self.uri)
-                client.search_experiments(max_results=1)  # brings a SQLite file's schema up to date
+                if embedded:  # brings the file's schema up to date; a server that hangs must not hold this lock
+                    client.search_experiments(max_results=1)
                 self._client = client
             return self._client
 
 
-def _of_proposal(client: Any, experiment_id: str, proposal_id: str) -> list[str]:
-    """The ids of a proposal's runs, the first made first."""
-    tagged = f"tags.`{PROPOSAL_TAG}` = '{proposal_id}'"
-    found = client.search_runs([experiment_id], tagged, order_by=["attributes.start_time ASC"])
-    return [str(run.info.run_id) for run in found]
+def compared(runs: Sequence[RunSummary]) -> Comparison:
+    """Runs side by side. Pure."""
+    params = {name: tuple(run.params.get(name) for run in runs) for run in runs for name in run.params}
+    metrics = {name: tuple(run.metrics.get(name) for run in runs) for run in runs for name in run.metrics}
+    return Comparison(
+        runs=tuple(runs),
+        params={name: values for name, values in params.items() if len(set(values)) > 1},
+        metrics=metrics,
+        seconds=tuple(run.seconds for run in runs),
+    )
+
+
+def _of_proposal(client: Any, experiment_id: str, proposal_id: str) -> list[Any]:
+    """A proposal's runs, the first made first; every replica agrees on which that is."""
+    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+    return list(client.search_runs([experiment_id], f"tags.`{PROPOSAL_TAG}` = '{proposal_id}'", order_by=order))
+
+
+def _complete(client: Any, run: Any, params: Mapping[str, str]) -> None:
+    """Log the parameters that the run lacks: a crash may have come before them."""
+    from mlflow.entities import Param
+
+    lacking = [Param(name, _clean(value)) for name, value in params.items() if name not in run.data.params]
+    if lacking:
+        client.log_batch(run.info.run_id, params=lacking)
 
 
 def _by_id(client: Any, run_id: str) -> Any:
     from mlflow.exceptions import MlflowException
 
+    if not re.fullmatch(r"[0-9A-Za-z]{1,32}", run_id):
+        return None
     if len(run_id) == 32:
         try:
             return client.get_run(run_id)
@@ -221,8 +317,6 @@ def _by_id(client: Any, run_id: str) -> Any:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-    if not run_id.isalnum():
-        return None
     experiments = [one.experiment_id for one in client.search_experiments(max_results=100)]
     runs = client.search_runs(experiments, max_results=1000, order_by=["attributes.start_time DESC"])
     return next((run for run in runs if run.info.run_id.startswith(run_id)), None)
@@ -240,6 +334,7 @@ def _summary(run: Any, experiment: str, epochs: Sequence[Mapping[str, float]]) -
         started_at=_moment(run.info.start_time),
         ended_at=_moment(run.info.end_time),
         epochs=tuple(epochs),
+        artifact_uri=_clean(run.info.artifact_uri or ""),
     )
 
 

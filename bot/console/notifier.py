@@ -76,6 +76,9 @@ class TerminalNotifier:
             case "started" if card.job is not None:
                 held = wording.resources(card.proposal.offer.resources)
                 self.say(f"{card.job.name} has started on {held} (MLflow run {card.job.run_id}).")
+            case "reminder":
+                left = wording.until(card.proposal.expires_at, card.now)
+                self.say(f"Proposal {card.proposal.number} still waits for a decision; it expires {left}.")
             case "cancelling" if card.job is not None:
                 self.say(f"{notice.actor} has cancelled {card.job.name}; it may write a checkpoint, then it ends.")
 

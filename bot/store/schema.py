@@ -170,7 +170,29 @@ outbox = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
     sa.Column("retry_at", Instant),
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
+    sa.Column("once", Name),  # a key that lets a notice be written one time only
     sa.Index("ix_outbox_delivered", "delivered_at"),
+    sa.UniqueConstraint("once", name="uq_outbox_once"),
+)
+
+# Where a surface that can edit has put a proposal's card; `claimed_until` is the lease of whoever is posting it.
+card = sa.Table(
+    "card",
+    metadata,
+    sa.Column("proposal_id", Id, sa.ForeignKey("proposal.id"), primary_key=True),
+    sa.Column("message", Name),
+    sa.Column("claimed_until", Instant),
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("team", Name, primary_key=True),
+    sa.Column("channel", Name, primary_key=True),
+    sa.Column("message", Name, primary_key=True),
+    sa.Column("user", Name, primary_key=True),
+    sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("at", Instant, nullable=False),
 )
 
 digest = sa.Table(

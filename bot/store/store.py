@@ -245,6 +245,33 @@ class Store:
         async with self.database.reading() as connection:
             return records.progress_from(await connection.scalar(query) or "{}")
 
+    # -- surfaces ---------------------------------------------------------------------------------------------
+
+    async def card_message(self, proposal_id: str) -> str | None:
+        """Where the card of a proposal was posted."""
+        table = schema.card
+        async with self.database.reading() as connection:
+            found: str | None = await connection.scalar(
+                sa.select(table.c.message).where(table.c.proposal_id == proposal_id)
+            )
+        return found
+
+    async def takes_part(self, team: str, channel: str, thread: str) -> bool:
+        """Whether somebody has spoken to the bot in that thread before."""
+        table = schema.inbox
+        query = sa.select(sa.true()).where(table.c.team == team, table.c.channel == channel, table.c.thread == thread)
+        async with self.database.reading() as connection:
+            return await connection.scalar(query.limit(1)) is not None
+
+    async def pending_everywhere(self) -> list[Proposal]:
+        """Every pending proposal, for reminders."""
+        return await self._proposals(schema.proposal.c.state == ProposalState.PENDING.value, limit=None)
+
+    async def pending_of_team(self, team: str) -> list[Proposal]:
+        """A workspace's pending proposals, for its home page; who may see one is the caller's to say."""
+        pending = schema.proposal.c.state == ProposalState.PENDING.value
+        return await self._proposals(schema.proposal.c.team == team, pending, limit=50)
+
     # -- money ------------------------------------------------------------------------------------------------
 
     async def charges(self, team: str, start: datetime, end: datetime, *, channel: str | None = None) -> list[Charge]:

@@ -115,8 +115,13 @@ class Writing:
 
     # -- what is not state --------------------------------------------------------------------------------------
 
-    async def tell(self, team: str, channel: str, kind: str, subject: str, actor: str) -> None:
-        """Put a notice into the outbox, in this transaction: it is delivered if and only if this commits."""
+    async def tell(
+        self, team: str, channel: str, kind: str, subject: str, actor: str, *, once: str | None = None
+    ) -> None:
+        """Put a notice into the outbox, in this transaction: it is delivered if and only if this commits.
+
+        `once` is a key that only one notice ever has; a second is an `IntegrityError`.
+        """
         await self._insert(
             schema.outbox,
             {
@@ -126,8 +131,50 @@ class Writing:
                 "subject": subject,
                 "actor": actor,
                 "created_at": self.now,
+                "once": once,
             },
         )
+
+    async def claim_notice(self, notice: Notice, until: datetime) -> bool:
+        """Keep other replicas from delivering it until then. False: one of them has it, or it is delivered."""
+        table = schema.outbox
+        free = table.c.retry_at.is_(None) | (table.c.retry_at <= self.now)
+        result = await self.connection.execute(
+            sa.update(table)
+            .where(table.c.id == notice.id, table.c.delivered_at.is_(None), table.c.set_aside_at.is_(None), free)
+            .values(retry_at=until)
+        )
+        return bool(result.rowcount)
+
+    async def claim_card(self, proposal_id: str, until: datetime) -> bool:
+        """The lease to post a proposal's card: at most one holds it, and none once it is posted."""
+        table = schema.card
+        if await self.connection.scalar(sa.select(sa.true()).where(table.c.proposal_id == proposal_id)) is None:
+            await self._insert(table, {"proposal_id": proposal_id, "claimed_until": until})
+            return True
+        free = table.c.claimed_until.is_(None) | (table.c.claimed_until <= self.now)
+        result = await self.connection.execute(
+            sa.update(table)
+            .where(table.c.proposal_id == proposal_id, table.c.message.is_(None), free)
+            .values(claimed_until=until)
+        )
+        return bool(result.rowcount)
+
+    async def card_posted(self, proposal_id: str, message: str) -> None:
+        """Where the card stands."""
+        table = schema.card
+        await self.connection.execute(
+            sa.update(table).where(table.c.proposal_id == proposal_id).values(message=message, claimed_until=None)
+        )
+
+    async def save_feedback(self, team: str, channel: str, message: str, user: str, verdict: str) -> None:
+        """What a person thinks of an answer; the last word counts."""
+        table = schema.feedback
+        same = (table.c.team == team) & (table.c.channel == channel)
+        same &= (table.c.message == message) & (table.c.user == user)
+        await self.connection.execute(sa.delete(table).where(same))
+        row = {"team": team, "channel": channel, "message": message, "user": user}
+        await self._insert(table, row | {"verdict": verdict, "at": self.now})
 
     async def delivered(self, notice: Notice) -> None:
         table = schema.outbox

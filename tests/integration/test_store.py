@@ -113,6 +113,20 @@ async def test_time_never_approves(url: str) -> None:
         assert world.surface.kinds(proposal) == ["proposed", "expired"]
 
 
+async def test_approvers_are_reminded_once(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        proposal = await bot.propose()
+        world.clock.forward(hours=22.5)
+        await bot.reconciler.tick()
+        assert "reminder" not in world.surface.kinds(proposal)
+        world.clock.forward(minutes=40)
+        await race(*[bot.reconciler.tick() for _ in range(2)])
+    async with world.bot() as bot, world.bot() as other:
+        await race(bot.reconciler.tick(), other.reconciler.tick())
+        assert world.surface.kinds(proposal) == ["proposed", "reminder"]
+
+
 async def test_an_old_approval_starts_nothing(url: str) -> None:
     world = World(url=url)
     async with world.bot() as bot:

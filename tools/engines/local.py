@@ -2,8 +2,8 @@
 
 `HOME/jobs/NAME/` holds job.json (what was created), started.json (the one claim of its start), cancel, ended.json,
 log.txt and output/. All are written whole or not at all, so a crash of bot, supervisor or machine leaves a state that
-`observe` can tell. The supervisor (`tools.engines.supervisor`) outlives the bot; it is found again by its pid and the
-moment of its birth.
+`observe` can tell. The supervisor (`tools.engines.supervisor`) outlives the bot; it is found again by its pid and
+birth.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from tools.cost import Resources
 from tools.engines.base import (
@@ -38,17 +37,21 @@ from tools.engines.base import (
     StopReason,
     Submission,
 )
-from tools.engines.supervisor import sync_folder, write_whole
+from tools.engines.supervisor import birth, passed, sync_folder, write_whole
 from tools.progress import PREFIX, Progress, parse_lines
 from tools.spec import TrainingSpec
 
-CLAIM_SECONDS = 15.0  # for a supervisor to claim its start
+CLAIM_SECONDS = 10.0  # for a supervisor to claim its start
 FREE_BYTES = 200 * 2**20  # below it not even a checkpoint fits
 LINE_LIMIT = 8192  # bytes; longer lines are no progress of ours
-READ_LIMIT = 8 * 2**20  # bytes of log read at one look; the rest at the next
-TAIL_BYTES = 64 * 1024
+READ_BYTES = 8 * 2**20  # of log in memory at once
+TAIL_BYTES = 64 * 2**10  # of log looked at first for lines that are for people
+TAIL_LIMIT = 4 * 2**20  # and at most: an epoch of an hour is a megabyte of progress lines
 WIDTH = 300  # characters of a log line that go on to people
-_UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+SOURCE = Path(__file__).resolve().parents[2]  # where `tools` is found
+# Terminals' escape sequences: CSI, OSC (titles and links, to their end), all others.
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+_MARK = PREFIX.encode()
 
 
 @dataclass
@@ -58,6 +61,7 @@ class _Reading:
     offset: int = 0
     rest: bytes = b""
     progress: Progress = field(default_factory=Progress)
+    one: threading.Lock = field(default_factory=threading.Lock)  # two looks at once would count lines twice
 
 
 class LocalEngine:
@@ -92,6 +96,7 @@ class LocalEngine:
         self._max_jobs = max_jobs
         self._grace_seconds = grace_seconds
         self._readings: dict[str, _Reading] = {}
+        self._supervisors: list[subprocess.Popen[bytes]] = []  # kept to be reaped, else they stay as zombies
 
     async def preflight(self, spec: TrainingSpec) -> None:
         """Refuse what this machine could never run."""
@@ -100,13 +105,18 @@ class LocalEngine:
             raise EngineRefused(
                 f"This machine has {has}, and {spec.recipe} asks for {spec.gpus}. Ask for it on CPU cores: no gpu."
             )
-        if not os.access(self._python, os.X_OK):
+        if shutil.which(self._python) is None:
             raise EngineRefused(
                 f"The trainers' interpreter {self._python} is not there. Run `make setup`, "
                 "or set SIGNALBOX_TRAINER_PYTHON."
             )
-        there = next(folder for folder in (self._jobs, *self._jobs.parents) if folder.exists())
-        if shutil.disk_usage(there).free < FREE_BYTES:
+        await asyncio.to_thread(self._require_room)
+
+    def _require_room(self) -> None:
+        with _translated():
+            there = next(folder for folder in (self._jobs, *self._jobs.parents) if folder.exists())
+            free = shutil.disk_usage(there).free
+        if free < FREE_BYTES:
             raise EngineRefused(f"The disk under {there} is nearly full. Free some space, then ask again.")
 
     def resources(self, spec: TrainingSpec) -> Resources:
@@ -117,57 +127,75 @@ class LocalEngine:
     def render(self, spec: TrainingSpec) -> dict[str, Any]:
         """All that will run. `create` takes nothing from the settings of its own day, only this."""
         threads = str(max(1, min(int(self._cpu_cores), os.cpu_count() or 1)))
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        if not spec.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # what is not charged is not there
         return {
             "engine": self.name,
             "version": 1,
             "recipe": spec.recipe,
+            "parameters": spec.canonical(),
             "command": [self._python, "-m", spec.module, *spec.argv(), "--data-dir", str(self._data_dir)],
             "source": str(self._source),
-            "env": {"OMP_NUM_THREADS": threads},
+            "env": environment,
+            "resources": self.resources(spec).document(),
             "max_runtime_seconds": spec.max_runtime_minutes * 60,
             "grace_seconds": self._grace_seconds,
         }
 
     async def free_slots(self) -> int:
         """What `max_jobs` leaves beside the trainings that hold this machine now."""
-        return self._max_jobs - await asyncio.to_thread(self._alive)
+        return max(0, self._max_jobs - await asyncio.to_thread(self._alive))
 
     def _alive(self) -> int:
         with _translated():
-            folders = [folder for folder in self._jobs.glob("*") if (folder / "started.json").exists()]
-        return sum(not (folder / "ended.json").exists() and _supervised(folder) for folder in folders)
+            names = [folder.name for folder in self._jobs.glob("[!.]*") if not (folder / "ended.json").exists()]
+            return sum(_supervised(self._read(name, "started.json")) for name in names)
 
     async def create(self, submission: Submission) -> str:
         """The job's folder, whole or not at all; suspended. Idempotent by digest."""
         return await asyncio.to_thread(self._create, submission)
 
     def _create(self, submission: Submission) -> str:
+        uid = self._created(submission) or self._put(submission) or self._created(submission)
+        if uid is None:
+            folder = self._folder(submission.name)
+            raise NameTaken(f"There is something else in {folder}; it was left alone. Move that folder away to go on.")
+        return uid
+
+    def _created(self, submission: Submission) -> str | None:
+        """The uid of this very job, if it is there already."""
+        there = self._read(submission.name, "job.json")
+        if there is not None and there.get("digest") != submission.digest:
+            folder = self._folder(submission.name)
+            raise NameTaken(f"There is another job in {folder}; it was left alone. Move that folder away to go on.")
+        return None if there is None else str(there["uid"])
+
+    def _put(self, submission: Submission) -> str | None:
+        """Put it there and answer its uid; None if something is there already."""
         folder = self._folder(submission.name)
         document = {
-            "uid": uuid.uuid4().hex,
+            "uid": str(uuid.uuid4()),
             "digest": submission.digest,
             "proposal_id": submission.proposal_id,
             "manifest": dict(submission.manifest),
             "run_id": submission.run_id,
             "tracking_uri": submission.tracking_uri,
         }
+        spare = self._jobs / f".{submission.name}.{document['uid']}"
         with _translated():
-            self._jobs.mkdir(parents=True, exist_ok=True)
-            spare = self._jobs / f".{submission.name}.{document['uid']}"
-            spare.mkdir()
-            write_whole(spare / "job.json", document)
             try:
+                self._jobs.mkdir(parents=True, exist_ok=True)
+                spare.mkdir(mode=0o700)  # the address in it may hold a password
+                write_whole(spare / "job.json", document)
                 spare.rename(folder)  # refused by the kernel if a folder with anything in it is there
-                sync_folder(self._jobs)
-                return str(document["uid"])
             except OSError:
                 shutil.rmtree(spare, ignore_errors=True)
                 if not folder.exists():
                     raise
-        there = self._read(submission.name, "job.json")
-        if there is None or there.get("digest") != submission.digest:
-            raise NameTaken(f"There is another job in {folder}; it was left alone. Move that folder away to go on.")
-        return str(there["uid"])
+                return None
+            sync_folder(self._jobs)
+        return str(document["uid"])
 
     async def release(self, name: str, uid: str) -> None:
         """Start the supervisor and wait until the start is claimed, by it or by one before it."""
@@ -180,15 +208,18 @@ class LocalEngine:
         folder = self._folder(name)
         if self._read(name, "started.json") is not None:
             return
+        path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
         with _translated(), (folder / "supervisor.log").open("ab") as log:
             supervisor = subprocess.Popen(
                 [sys.executable, "-m", "tools.engines.supervisor", str(folder)],
-                cwd=Path(__file__).resolve().parents[2],
+                cwd=SOURCE,
+                env=passed(os.environ) | {"PYTHONPATH": path},  # a trainer can read its supervisor's environment
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        self._supervisors = [one for one in (*self._supervisors, supervisor) if one.poll() is None]
         deadline = time.monotonic() + CLAIM_SECONDS
         while self._read(name, "started.json") is None:
             if supervisor.poll() is not None and self._read(name, "started.json") is None:
@@ -225,7 +256,7 @@ class LocalEngine:
         if "cancelled_at" in started:
             return replace(seen, standing=Standing.ENDED, stopped=StopReason.CANCELLED)
         began = datetime.fromisoformat(started["started_at"])
-        alive = _supervised(folder)
+        alive = _supervised(started)
         ended = self._read(name, "ended.json")  # after the look at the process, so that an end in between is seen
         progress = self._progress(name)
         if ended is not None:
@@ -251,29 +282,32 @@ class LocalEngine:
         return await asyncio.to_thread(self._logs, name, lines)
 
     def _logs(self, name: str, lines: int) -> list[str]:
+        """Read from the end, further back until enough is found among the progress lines."""
         path = self._folder(name) / "log.txt"
-        if not path.exists():
-            return []
-        with _translated(), path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            text = file.read(TAIL_BYTES).decode("utf-8", "replace")
-        told = [_UNPRINTABLE.sub("", line)[:WIDTH] for line in text.splitlines() if not line.startswith(PREFIX)]
-        return [line for line in told if line.strip()][-lines:]
+        window = TAIL_BYTES
+        with _translated():
+            if lines < 1 or not path.exists():
+                return []
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                while True:
+                    start = file.seek(max(0, size - window))
+                    told = _for_people(file.read(size - start), cut=start > 0)
+                    if len(told) >= lines or start == 0 or window >= TAIL_LIMIT:
+                        return told[-lines:]
+                    window *= 8
 
     def _progress(self, name: str) -> Progress:
         """What the log says up to now, read on from where the last look ended."""
         reading = self._readings.setdefault(name, _Reading())
         path = self._folder(name) / "log.txt"
-        with _translated():
-            if not path.exists():
-                return reading.progress
-            with path.open("rb") as file:
-                while True:
+        with reading.one, _translated():
+            if path.exists():
+                with path.open("rb") as file:
                     file.seek(reading.offset)
-                    read = file.read(READ_LIMIT)
-                    if not read:
-                        return reading.progress
-                    _fold(reading, read)
+                    while read := file.read(READ_BYTES):
+                        _fold(reading, read)
+            return reading.progress
 
     def _folder(self, name: str) -> Path:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,100}", name):
@@ -296,18 +330,29 @@ def _fold(reading: _Reading, read: bytes) -> None:
     reading.offset += len(read)
     *whole, reading.rest = (reading.rest + read).split(b"\n")
     reading.rest = reading.rest[: LINE_LIMIT + 1]  # beyond the limit its end alone matters
-    told = [line.decode("utf-8", "replace") for line in whole if len(line) <= LINE_LIMIT]
+    told = [line.decode("utf-8", "replace") for line in whole if line.startswith(_MARK) and len(line) <= LINE_LIMIT]
     reading.progress = parse_lines(told, reading.progress)
 
 
-def _supervised(folder: Path) -> bool:
-    """Whether the supervisor that claimed this job still lives: the same pid, born at the same moment."""
-    try:
-        claim = json.loads((folder / "started.json").read_text(encoding="utf-8"))
-        process = psutil.Process(claim["pid"])
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - claim["created"]) < 0.01
-    except (OSError, ValueError, KeyError, psutil.Error):
-        return False
+def _for_people(tail: bytes, *, cut: bool) -> list[str]:
+    """The lines that are no machine's, as a terminal would leave them. `cut`: the first has lost its beginning."""
+    lines = tail.split(b"\n")
+    if cut and len(lines) > 1:
+        del lines[0]
+    shown = [line.rstrip(b"\r").rpartition(b"\r")[2][:LINE_LIMIT].decode("utf-8", "replace") for line in lines]
+    told = [_clean(line) for line in shown if not line.startswith(PREFIX)]
+    return [line for line in told if line.strip()]
+
+
+def _clean(line: str) -> str:
+    plain = _ESCAPE.sub("", line).expandtabs(4)
+    return "".join(char for char in plain if char.isprintable())[:WIDTH]
+
+
+def _supervised(claim: dict[str, Any] | None) -> bool:
+    """Whether the supervisor of this claim still lives: the same pid, of the same birth."""
+    born = claim.get("birth") if claim else None
+    return claim is not None and born is not None and birth(claim["pid"]) == born
 
 
 def _last_sign(path: Path, otherwise: datetime) -> datetime:
@@ -324,4 +369,6 @@ def _translated() -> Iterator[None]:
         yield
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        raise EngineUnavailable(f"The local engine cannot use{where} ({error.strerror}).") from error
+        raise EngineUnavailable(
+            f"The local engine cannot use{where} ({error.strerror}). Look at that folder and the room on its disk."
+        ) from error

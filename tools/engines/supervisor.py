@@ -16,20 +16,26 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tools.progress import ExitCode
+
 # What a trainer may see of the bot's environment. Everything else, secrets above all, stays here.
 PASSED = frozenset(
     {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 )
-PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "HF_", "XDG_", "REQUESTS_CA_", "CURL_CA_", "OPENBLAS_", "MKL_", "TORCH_")
+# An MLflow server's login is among them: the trainer logs there.
+PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "HF_", "XDG_", "REQUESTS_CA_", "CURL_CA_", "TORCH_", "MLFLOW_TRACKING_")
 PROXIES = frozenset({"http_proxy", "https_proxy", "no_proxy", "all_proxy"})
-CANNOT_START = 127  # the shell's word for it
-LOOK_SECONDS = 0.05  # between two looks for a cancel; the trainer's own end wakes at once
+LOOK_SECONDS = 0.05  # between two looks for a cancel; half a percent of one core
+_KERNEL = ctypes.CDLL(None) if sys.platform == "linux" else None  # before the fork: a child should not load libraries
 
 
 def main(folder: Path) -> int:
@@ -40,37 +46,61 @@ def main(folder: Path) -> int:
         signal.signal(number, lambda *_: stop.set())
     if not _claim(folder):
         return 0
-    log = (folder / "log.txt").open("ab", buffering=0)
+    stopped, message = None, None
     try:
-        trainer = _start(job, folder, log)
+        code, stopped = _run(job, folder, stop)
     except OSError as error:
+        what = error.filename or folder
+        code = ExitCode.BAD_INPUT
         message = (
-            f"The trainer could not be started ({error.strerror}: {job['manifest']['command'][0]}). Run `make setup`."
+            f"The trainer could not be started ({error.strerror}: {what}). Run `make setup`, then propose it again."
         )
-        _end(folder, CANNOT_START, None, message)
-        return 0
-    code, stopped = _watch(trainer, job["manifest"], folder, stop)
-    _kill_group(trainer.pid, signal.SIGKILL)  # whatever it left behind
-    _end(folder, code, stopped, None)
+    except Exception as error:  # whatever it is, a claimed start must come to a recorded end
+        traceback.print_exc()
+        code = ExitCode.FAILURE
+        message = f"The supervisor failed ({type(error).__name__}); see {folder / 'supervisor.log'}."
+    _end(folder, code, stopped, message)
     return 0
+
+
+def passed(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of the bot's environment a trainer may see."""
+    return {name: value for name, value in environment.items() if _passed(name)}
+
+
+def birth(pid: int) -> str | None:
+    """What tells this process from every other that ever has its pid; None if it is gone or a zombie.
+
+    On Linux the ticks since boot and the boot itself: psutil's moment of creation moves whenever the clock is set,
+    and a running training would be taken for dead.
+    """
+    try:
+        if sys.platform == "linux":
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            state, *fields = stat.rpartition(")")[2].split()  # a program's name may hold anything, brackets too
+            return None if state in "ZX" else f"{_boot()}/{fields[18]}"
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except (OSError, psutil.Error):
+        return None
 
 
 def write_whole(path: Path, document: dict[str, Any], *, exclusive: bool = False) -> bool:
     """The whole document or nothing, on the disk when this returns. With `exclusive`, False if it is there already."""
     spare = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with spare.open("w", encoding="utf-8") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with spare.open("w", encoding="utf-8") as file:
+            json.dump(document, file)
+            file.flush()
+            os.fsync(file.fileno())
         if exclusive:
             os.link(spare, path)
-            spare.unlink()
         else:
             spare.replace(path)
     except FileExistsError:
-        spare.unlink()
         return False
+    finally:
+        spare.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
 
@@ -88,19 +118,35 @@ def now() -> str:
     return datetime.now(UTC).isoformat()
 
 
+def _boot() -> str:
+    with contextlib.suppress(OSError):  # some sandboxes have none
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
+
+
 def _claim(folder: Path) -> bool:
     """Ours to start? The first link wins, so two releases start one training."""
-    own = psutil.Process()
-    claim = {"pid": own.pid, "created": own.create_time(), "started_at": now()}
+    claim = {"pid": os.getpid(), "birth": birth(os.getpid()), "started_at": now()}
     return write_whole(folder / "started.json", claim, exclusive=True)
+
+
+def _run(job: dict[str, Any], folder: Path, stop: threading.Event) -> tuple[int, str | None]:
+    limits = float(job["manifest"]["max_runtime_seconds"]), float(job["manifest"]["grace_seconds"])
+    with (folder / "log.txt").open("ab", buffering=0) as log:
+        trainer = _start(job, folder, log)
+    try:
+        return _watch(trainer, *limits, folder, stop)
+    finally:
+        _kill_group(trainer.pid, signal.SIGKILL)  # whatever it left behind
 
 
 def _start(job: dict[str, Any], folder: Path, log: Any) -> subprocess.Popen[bytes]:
     manifest = job["manifest"]
-    environment = {name: value for name, value in os.environ.items() if _passed(name)} | {
+    environment = passed(os.environ) | {
         **manifest["env"],
         "MLFLOW_RUN_ID": job["run_id"],
         "MLFLOW_TRACKING_URI": job["tracking_uri"],
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": manifest["source"],
     }
@@ -114,7 +160,7 @@ def _start(job: dict[str, Any], folder: Path, log: Any) -> subprocess.Popen[byte
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=partial(_die_with, os.getpid()),
     )
 
 
@@ -122,17 +168,19 @@ def _passed(name: str) -> bool:
     return name in PASSED or name.startswith(PASSED_PREFIXES) or name.lower() in PROXIES
 
 
-def _die_with_parent() -> None:
+def _die_with(supervisor: int) -> None:
     """In the child, on Linux: PR_SET_PDEATHSIG, so that a killed supervisor takes its trainer along."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if _KERNEL is not None:
+        _KERNEL.prctl(1, signal.SIGKILL)
+        if os.getppid() != supervisor:  # it died before the line above
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _watch(
-    trainer: subprocess.Popen[bytes], manifest: dict[str, Any], folder: Path, stop: threading.Event
+    trainer: subprocess.Popen[bytes], runtime: float, grace: float, folder: Path, stop: threading.Event
 ) -> tuple[int, str | None]:
     """Until it ends: its exit status (negative: the signal), and why we ended it, if we did."""
-    deadline = time.monotonic() + manifest["max_runtime_seconds"]
+    deadline = time.monotonic() + runtime
     stopped: str | None = None
     kill_at: float | None = None
     while True:
@@ -145,7 +193,7 @@ def _watch(
             stopped = "cancelled" if cancelled else "deadline" if moment >= deadline else None
             if stopped is not None:
                 _kill_group(trainer.pid, signal.SIGTERM)
-                kill_at = moment + manifest["grace_seconds"]
+                kill_at = moment + grace
         elif kill_at is not None and moment >= kill_at:
             _kill_group(trainer.pid, signal.SIGKILL)
             kill_at = None
