@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.tracking import RunSummary, Tracking
-
 from tools.spec import CATALOGUE
+from tools.tracking import RunSummary, Tracking
 
 
 class Curves:

@@ -5,11 +5,10 @@ An adapter from proposals and jobs to `tools.tracking`; its errors become ours, 
 
 from __future__ import annotations
 
-from tools.tracking import Tracking, TrackingError
-
 from bot.core.errors import Unavailable
 from bot.core.job import Job, JobPhase
 from bot.core.proposal import Proposal
+from tools.tracking import Tracking, TrackingError
 
 # MLflow's words for ours.
 STATUS = {JobPhase.SUCCEEDED: "FINISHED", JobPhase.CANCELLED: "KILLED", JobPhase.FAILED: "FAILED"}
