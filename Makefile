@@ -36,7 +36,7 @@ chat: setup  ## the terminal chat
 	@$(BOT) -m bot chat
 
 lint: .venv/.ready  ## ruff, formatting, import contracts
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet . && PYTHONPATH=. .venv/bin/lint-imports --no-cache
+	@.venv/bin/ruff check --no-cache . && .venv/bin/ruff format --check --quiet . && PYTHONPATH=. .venv/bin/lint-imports --no-cache
 
 types: .venv/.ready .venv-trainers/.ready  ## mypy --strict over bot, tools and trainers
 	@.venv/bin/mypy bot tools

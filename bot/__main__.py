@@ -1,10 +1,11 @@
-"""The command line: `python -m bot chat | demo | digest | doctor | jobs | audit`. A command imports what it needs."""
+"""The command line: `python -m bot chat | serve | demo | digest | doctor | jobs | audit`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -43,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="talk in this terminal, or from a pipe")
     chat.add_argument("--no-wait", action="store_true", help="from a pipe: do not wait for the open jobs at the end")
     chat.set_defaults(command=_chat)
+    serve = commands.add_parser("serve", help="connect to Slack and work there")
+    serve.set_defaults(command=_serve)
     demo = commands.add_parser("demo", help="see the main job happen, with a real training on this machine")
     demo.set_defaults(command=_demo)
     digest = commands.add_parser("digest", help="print a day's digest")
@@ -64,6 +67,13 @@ async def _chat(settings: Settings, arguments: argparse.Namespace) -> int:
 
     session.quiet_logging()
     return await session.run(settings, wait=not arguments.no_wait)
+
+
+async def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.slack.service import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return await serve(settings)
 
 
 async def _demo(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -55,13 +55,13 @@ class App:
     desk: Desk
     deciding: Deciding
     proposing: Proposing
-    _wake: Wake
+    wake: Wake
 
     def reconciler(self, notifier: Notifier) -> Reconciler:
         """The reconciler that tells this surface; from now on commits wake it."""
         runs = TrackedRuns(self.tracking)
         made = Reconciler(self.store, self.engine, runs, self.pricing, self.policies, notifier)
-        self._wake.connect(made.wake)
+        self.wake.connect(made.wake)
         return made
 
     @asynccontextmanager
@@ -129,7 +129,7 @@ async def opened(
         pricing = Pricing(store, engine, rates, settings.zone)
         proposing = Proposing(store, pricing, policies)
         cards = Cards(store, pricing, policies)
-        curves = Curves(tracking, settings.folder / "curves")
+        curves = Curves(settings.folder / "curves")
         wake = Wake()
         yield App(
             settings=settings,
@@ -152,7 +152,7 @@ async def opened(
             ),
             deciding=Deciding(store, pricing, policies, wake),
             proposing=proposing,
-            _wake=wake,
+            wake=wake,
         )
     finally:
         await database.close()

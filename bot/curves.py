@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tools.progress import Progress
 from tools.spec import CATALOGUE
-from tools.tracking import RunSummary, Tracking
+from tools.tracking import RunSummary
 
 
 class Curves:
     """`folder` is where the PNG files go."""
 
-    def __init__(self, tracking: Tracking, folder: Path) -> None:
-        self._tracking = tracking
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     async def of_run(self, run: RunSummary) -> Path | None:
         """The run's learning curve, or None before its first epoch."""
-        if not run.epochs:
+        return await self._draw(run.name or run.run_id, run.epochs)
+
+    async def _draw(self, name: str, epochs: Sequence[Mapping[str, float]]) -> Path | None:
+        if not epochs:
             return None
         from tools.curves import learning_curve  # matplotlib is slow to import and seldom needed
 
-        path = self._folder / f"{run.name or run.run_id}.png"
-        return await asyncio.to_thread(learning_curve, run.name or run.run_id, run.epochs, path)
+        safe = "".join(char if char.isalnum() or char in "-_." else "-" for char in name).lstrip(".")[:100]
+        return await asyncio.to_thread(learning_curve, name, epochs, self._folder / f"{safe or 'run'}.png")
 
-    async def of_run_id(self, run_id: str) -> Path | None:
-        """The same, looked up."""
-        run = await self._tracking.run(run_id)
-        return await self.of_run(run) if run else None
+    async def of_job(self, name: str, progress: Progress) -> Path | None:
+        """The same from what the trainer itself said, so that a card needs no MLflow."""
+        return await self._draw(name, progress.epoch_metrics)
 
     async def of_comparison(self, runs: Sequence[RunSummary]) -> Path | None:
         """Several runs' headline metric in one picture, if they share one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -35,6 +36,36 @@ class Settings(BaseSettings):
         default=None,
         alias="DATABASE_URL",
         description="sqlite:///PATH or postgresql://…; default a file under the home",
+    )
+
+    # -- Slack; needed by `serve` alone -----------------------------------------------------------------------------
+    slack_bot_token: SecretStr | None = Field(
+        default=None, alias="SLACK_BOT_TOKEN", description="the app's bot token, xoxb-…"
+    )
+    slack_app_token: SecretStr | None = Field(
+        default=None, alias="SLACK_APP_TOKEN", description="the app's token for sockets, xapp-…"
+    )
+    slack_signing_secret: SecretStr | None = Field(
+        default=None, alias="SLACK_SIGNING_SECRET", description="proves requests over HTTP; not needed over sockets"
+    )
+    slack_api_url: str = Field(
+        default="https://slack.com/api/", alias="SLACK_API_URL", description="Slack's address, sockets included"
+    )
+    slack_mode: Literal["socket", "http"] = Field(
+        default="socket",
+        alias="SIGNALBOX_SLACK_MODE",
+        description="sockets need no public address; http takes signed requests at /slack/events",
+    )
+    http_host: str = Field(
+        default="127.0.0.1",
+        alias="SIGNALBOX_HTTP_HOST",
+        description="address of the bot's own HTTP",
+    )
+    http_port: int = Field(
+        default=3000, ge=0, le=65535, alias="SIGNALBOX_HTTP_PORT", description="its port; 0 takes a free one"
+    )
+    digest_channel: str | None = Field(
+        default=None, alias="SIGNALBOX_DIGEST_CHANNEL", description="id of the channel that gets the daily digest"
     )
 
     # -- Signalbox's own ------------------------------------------------------------------------------------------
@@ -125,6 +156,11 @@ class Settings(BaseSettings):
     @property
     def data_folder(self) -> Path:
         return (self.data_dir or self.folder / "data").expanduser().absolute()
+
+    @property
+    def sqlite(self) -> bool:
+        """One host, one bot: SQLite is no place for replicas."""
+        return self.database.startswith("sqlite")
 
     @property
     def database(self) -> str:

@@ -35,7 +35,7 @@ class TerminalNotifier:
         cards: Cards,
         zone: ZoneInfo,
         *,
-        curve: Callable[[str], Awaitable[Path | None]],
+        curve: Callable[[str, Progress], Awaitable[Path | None]],
         digest: Callable[[date], Awaitable[list[str]]],
         lines: bool,
     ) -> None:
@@ -85,9 +85,9 @@ class TerminalNotifier:
     async def show(self, card: Card) -> None:
         """Print the whole card, with the learning curve if there is one."""
         curve = None
-        if card.job is not None and not card.job.open and card.job.run_id is not None:
+        if card.job is not None and not card.job.open:
             try:
-                curve = await self._curve(card.job.run_id)
+                curve = await self._curve(card.job.name, card.progress)
             except Exception as error:  # a picture that cannot be drawn must not keep the card back
                 log.warning("no learning curve for %s: %s", card.job.name, error)
         self._console.print(render.card_panel(card, self._zone, _short(curve)))

@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
-from pathlib import Path
 
 from rich.console import Console
 
@@ -90,14 +89,11 @@ async def open_session(settings: Settings, *, lines: bool) -> AsyncIterator[Sess
 
 
 def _notifier(app: App, console: Console, *, lines: bool) -> TerminalNotifier:
-    async def curve(run_id: str) -> Path | None:
-        return await app.curves.of_run_id(run_id)
-
     async def digest(of: date) -> list[str]:
         built = await digests.build(app.store, app.pricing, app.policies, TEAM, CHANNEL, of)
         return digests.lines(built, app.settings.zone)
 
-    return TerminalNotifier(console, app.cards, app.settings.zone, curve=curve, digest=digest, lines=lines)
+    return TerminalNotifier(console, app.cards, app.settings.zone, curve=app.curves.of_job, digest=digest, lines=lines)
 
 
 async def run(settings: Settings, *, wait: bool = True) -> int:

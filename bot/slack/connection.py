@@ -1,0 +1,84 @@
+"""How the bot is connected to Slack: one client with retries, sockets with a watchdog, or signed HTTP requests.
+
+Every address comes from SLACK_API_URL. Two sockets, so that one may be refreshed or cut while the other takes what
+comes; Slack gives each payload to one of them. What is done with a payload is `bot.slack.listeners`' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_sdk.http_retry.builtin_async_handlers import (
+    AsyncConnectionErrorRetryHandler,
+    AsyncRateLimitErrorRetryHandler,
+    AsyncServerErrorRetryHandler,
+)
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.core.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+SOCKETS = 2
+REQUEST_SECONDS = 15  # for one request to Slack; retries come on top
+RATE_LIMIT_RETRIES = 5
+PING_SECONDS = 3  # a silent connection is noticed after four of them
+LOOK_SECONDS = 1.0
+BURNT_AFTER = 3  # looks in a row that find a client unconnected: its URL is spent
+
+
+def web_client(token: str, api_url: str) -> AsyncWebClient:
+    """A client that retries lost connections, rate limits and server errors."""
+    client = AsyncWebClient(token=token, base_url=api_url, timeout=REQUEST_SECONDS)
+    client.retry_handlers = [
+        AsyncConnectionErrorRetryHandler(max_retry_count=2),
+        AsyncRateLimitErrorRetryHandler(max_retry_count=RATE_LIMIT_RETRIES),
+        AsyncServerErrorRetryHandler(max_retry_count=2),
+    ]
+    return client
+
+
+class Sockets:
+    """Socket Mode connections of one app."""
+
+    def __init__(self, app: AsyncApp, app_token: str, api_url: str) -> None:
+        client = web_client(app_token, api_url)
+        self._handlers = [
+            AsyncSocketModeHandler(app, app_token, web_client=client, ping_interval=PING_SECONDS)
+            for _ in range(SOCKETS)
+        ]
+        self._watchdog: asyncio.Task[None] | None = None
+
+    async def connect(self, seconds: float) -> None:
+        """Open them; `Unavailable` if not even one is open in time. They go on trying by themselves after that."""
+        opening = [asyncio.create_task(handler.connect_async()) for handler in self._handlers]  # type: ignore[no-untyped-call]
+        self._watchdog = asyncio.create_task(self._watch(), name="slack sockets")
+        done, _ = await asyncio.wait(opening, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise Unavailable(f"Slack's socket did not open within {seconds:.0f} s. Check SLACK_APP_TOKEN.")
+
+    async def connected(self) -> int:
+        """How many are open now."""
+        return sum([await handler.client.is_connected() for handler in self._handlers])
+
+    async def _watch(self) -> None:
+        """The client retries a URL that it has used up, for ever; make it ask for a new one."""
+        misses = [0] * len(self._handlers)
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for index, handler in enumerate(self._handlers):
+                misses[index] = 0 if await handler.client.is_connected() else misses[index] + 1
+                if misses[index] >= BURNT_AFTER:
+                    handler.client.wss_uri = None
+                    misses[index] = 0
+                    log.info("socket %s asks for a new address", index + 1)
+
+    async def close(self) -> None:
+        """Stop taking payloads; what is not acknowledged comes again elsewhere."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        for handler in self._handlers:
+            await handler.close_async()  # type: ignore[no-untyped-call]

@@ -1,0 +1,147 @@
+"""What people say to the bot in Slack, and its answers: recorded first, then answered in a task of its own.
+
+A message is in the inbox before Slack is acknowledged, so a restart answers what a crash cut off. Turns of one thread
+follow each other (the assistant sees to that), turns of many threads run at once. What Slack cannot do (streams,
+status) is done without, with one line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.core.errors import SignalboxError
+from bot.slack import text
+from bot.slack.stream import Stream
+from bot.store.store import Message, Store
+from tools.desk import Caller
+
+log = logging.getLogger(__name__)
+
+THINKING = "is thinking…"
+FEEDBACK = "sb_feedback"
+# What this Slack, or this token, does not have; asking again would not help.
+LACKING = frozenset({"unknown_method", "not_allowed_token_type", "missing_scope", "feature_not_enabled"})
+
+
+class Answers(Protocol):
+    """The agent."""
+
+    async def answer(
+        self, text: str, caller: Caller, on_text: Callable[[str], Awaitable[None]] | None = None
+    ) -> str: ...
+
+
+class Conversation:
+    """`answers` is awaited, so that clicks are taken before the agent is warm."""
+
+    def __init__(self, store: Store, client: AsyncWebClient, answers: asyncio.Future[Answers], told: Told) -> None:
+        self._store = store
+        self._client = client
+        self._answers = answers
+        self._told = told
+        self._turns: dict[tuple[str, str], set[asyncio.Task[None]]] = {}
+        self._without: set[str] = set()
+
+    def begin(self, message: Message) -> None:
+        """Answer it, in a task that `stop` and `close` know."""
+        key = (message.channel, message.thread)
+        task = asyncio.create_task(self._turn(message), name=f"turn {message.event_id}")
+        self._turns.setdefault(key, set()).add(task)
+        task.add_done_callback(lambda done: self._forget(key, done))
+
+    def _forget(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
+        tasks = self._turns.get(key, set())
+        tasks.discard(task)
+        if not tasks:
+            self._turns.pop(key, None)
+
+    async def answer_left_over(self, team: str) -> None:
+        """Begin what was recorded before a crash and never answered."""
+        for message in await self._store.unanswered(team):
+            self.begin(message)
+
+    async def stop(self, channel: str, thread: str) -> bool:
+        """The person pressed Stop: end the turns of this thread. What they had proposed already stays proposed."""
+        tasks = list(self._turns.get((channel, thread), ()))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return bool(tasks)
+
+    async def close(self, seconds: float) -> None:
+        """Let running turns end; what does not is answered by the next start."""
+        tasks = [task for tasks in self._turns.values() for task in tasks]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _turn(self, message: Message) -> None:
+        await self.optional(
+            "assistant.threads.setStatus", channel_id=message.channel, thread_ts=message.thread, status=THINKING
+        )
+        caller = Caller(
+            team=message.team,
+            channel=message.channel,
+            thread=message.thread,
+            user=message.user,
+            event_id=message.event_id,
+            prompt=message.text,
+        )
+        answers = await asyncio.shield(self._answers)
+        stream = Stream(
+            self.optional, channel=message.channel, thread=message.thread, user=message.user, team=message.team
+        )
+        try:
+            said = await answers.answer(message.text, caller, stream.on_text)
+        except SignalboxError as error:
+            said = str(error)
+        if not await stream.finish(said, [feedback_block()]):
+            await self._post(message, said)
+        await self._store.answered(message.team, message.event_id)
+        self._told()
+
+    async def _post(self, message: Message, said: str) -> None:
+        for part in text.split(text.from_model(said)):
+            blocks = [{"type": "markdown", "text": part}, feedback_block()]
+            await self._client.chat_postMessage(
+                channel=message.channel, thread_ts=message.thread, text=part, blocks=blocks
+            )
+
+    async def optional(self, method: str, **arguments: Any) -> dict[str, Any] | None:
+        """A call that the loop can do without; None where this Slack does not have it."""
+        if method in self._without:
+            return None
+        try:
+            return dict((await self._client.api_call(method, json=arguments)).data)  # type: ignore[arg-type]
+        except SlackApiError as error:
+            reason = str(error.response.get("error"))
+            if reason in LACKING:
+                self._without.add(method)
+            log.info("%s is not to be had here (%s)", method, reason)
+            return None
+
+
+Told = Callable[[], None]
+
+
+def feedback_block() -> dict[str, Any]:
+    """The two feedback buttons below an answer."""
+    return {
+        "type": "context_actions",
+        "elements": [
+            {
+                "type": "feedback_buttons",
+                "action_id": FEEDBACK,
+                "positive_button": {"text": {"type": "plain_text", "text": "Helpful"}, "value": "good"},
+                "negative_button": {"text": {"type": "plain_text", "text": "Not helpful"}, "value": "bad"},
+            }
+        ],
+    }

@@ -1,0 +1,222 @@
+"""Clicks and modals: a person's own hand on a card. Committed first, acknowledged after, never silent.
+
+Who it is comes from the signed payload. What a button carries (proposal, revision, digest) is only a claim: the
+proposal is looked up and compared. The card itself changes by the outbox; whoever may not, or came too late, gets a
+private, exact answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slack_bolt.async_app import AsyncAck, AsyncApp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.approvals.deciding import Deciding, Hand
+from bot.approvals.proposing import Asked, Proposing
+from bot.cards import Card, Cards
+from bot.core.errors import Refused, SignalboxError
+from bot.core.proposal import Proposal, Verdict
+from bot.desk import Desk
+from bot.slack import blocks, modals
+from bot.store.store import Store
+from tools.desk import Caller, DeskError
+from tools.spec import SpecError, parse_spec
+
+log = logging.getLogger(__name__)
+
+Payload = Mapping[str, Any]
+LOST = "Your click could not be recorded; nothing was changed. Please press it again."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Press:
+    """One click, as far as it can be trusted: the person and place are Slack's word, the rest was compared."""
+
+    hand: Hand
+    proposal: Proposal
+    seen: str  # the digest that stood on the card
+    trigger: str
+    channel: str | None  # None: on the home page
+
+
+class Hands:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cards: Cards,
+        deciding: Deciding,
+        proposing: Proposing,
+        desk: Desk,
+        client: AsyncWebClient,
+        team: str,
+    ) -> None:
+        self._store = store
+        self._cards = cards
+        self._deciding = deciding
+        self._proposing = proposing
+        self._desk = desk
+        self._client = client
+        self._team = team
+
+    def register(self, app: AsyncApp) -> None:
+        """Every action and view of a card."""
+        for action, handler in {
+            blocks.APPROVE: self._approve,
+            blocks.REJECT: self._open(modals.reject),
+            blocks.EDIT: self._open(modals.edit),
+            blocks.RERUN: self._open(modals.rerun),
+            blocks.DETAILS: self._open(modals.details),
+            blocks.CANCEL: self._cancel,
+            blocks.COMPARE: self._compare,
+        }.items():
+            app.action(action)(self._pressed(handler))
+        app.action(modals.PAGE)(self._page)
+        app.view(modals.REJECT_VIEW)(self._submitted(self._reject))
+        app.view(modals.EDIT_VIEW)(self._submitted(self._revise))
+        app.view(modals.RERUN_VIEW)(self._submitted(self._rerun))
+
+    # -- clicks -----------------------------------------------------------------------------------------------------
+
+    def _pressed(self, handler: Callable[[Press], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def listener(ack: AsyncAck, body: Payload) -> None:
+            try:
+                await handler(await self._press(body))
+            except (SignalboxError, DeskError) as error:
+                await self._answer(body, str(error))
+            except Exception:
+                log.exception("a click failed")
+                await self._answer(body, LOST)
+            await ack()
+
+        return listener
+
+    async def _press(self, body: Payload) -> Press:
+        channel = (body.get("channel") or {}).get("id")
+        proposal_id, seen = blocks.parse_value(str(body["actions"][0].get("value", "")))
+        proposal = await self._store.proposal_by_id(proposal_id)
+        if proposal is None or proposal.team != self._team or channel not in (None, proposal.channel):
+            raise Refused("This button does not belong to a proposal of this channel.")
+        return Press(
+            hand=Hand(team=self._team, channel=proposal.channel, user=str(body["user"]["id"])),
+            proposal=proposal,
+            seen=seen,
+            trigger=str(body.get("trigger_id", "")),
+            channel=channel,
+        )
+
+    async def _approve(self, press: Press) -> None:
+        await self._deciding.decide(press.hand, press.proposal.number, Verdict.APPROVE, seen_digest=press.seen)
+
+    async def _cancel(self, press: Press) -> None:
+        await self._deciding.cancel(press.hand, press.proposal.number)
+
+    async def _compare(self, press: Press) -> None:
+        caller = self._caller(press)
+        said = await self._desk.compare(caller, [str(press.proposal.number), "best"])
+        await self._client.chat_postEphemeral(
+            channel=press.proposal.channel,
+            thread_ts=press.proposal.thread or None,
+            user=press.hand.user,
+            text=f"```{said}```",
+        )
+
+    def _open(self, view: Callable[[Card], dict[str, Any]]) -> Callable[[Press], Awaitable[None]]:
+        async def handler(press: Press) -> None:
+            card = await self._cards.card(press.proposal.id)
+            await self._client.views_open(trigger_id=press.trigger, view=view(card))
+
+        return handler
+
+    async def _page(self, ack: AsyncAck, body: Payload) -> None:
+        """Another page of the details."""
+        proposal_id, page = modals.parse_page(str(body["actions"][0].get("value", "")))
+        proposal = await self._store.proposal_by_id(proposal_id)
+        if proposal is not None and proposal.team == self._team:
+            view = modals.details(await self._cards.card(proposal_id), page=page)
+            await self._client.views_update(view_id=body["view"]["id"], hash=body["view"]["hash"], view=view)
+        await ack()
+
+    # -- modals -----------------------------------------------------------------------------------------------------
+
+    def _submitted(self, handler: Callable[[Press, Payload], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def listener(ack: AsyncAck, body: Payload, view: Payload) -> None:
+            try:
+                proposal_id, seen = blocks.parse_value(str(view.get("private_metadata", "")))
+                proposal = await self._store.proposal_by_id(proposal_id)
+                if proposal is None or proposal.team != self._team:
+                    raise Refused("This form does not belong to a proposal of this workspace.")
+                hand = Hand(team=self._team, channel=proposal.channel, user=str(body["user"]["id"]))
+                await handler(Press(hand=hand, proposal=proposal, seen=seen, trigger="", channel=None), view)
+            except modals.FieldErrors as error:
+                await ack(response_action="errors", errors=error.by_block)
+            except SignalboxError as error:
+                await ack(response_action="errors", errors={modals.first_input(view): str(error)[:2000]})
+            except Exception:
+                log.exception("a form failed")
+                await ack(response_action="errors", errors={modals.first_input(view): LOST})
+            else:
+                await ack()
+
+        return listener
+
+    async def _reject(self, press: Press, view: Payload) -> None:
+        reason = modals.reason_of(view)
+        await self._deciding.decide(
+            press.hand, press.proposal.number, Verdict.REJECT, seen_digest=press.seen, reason=reason
+        )
+
+    async def _revise(self, press: Press, view: Payload) -> None:
+        if press.seen != press.proposal.digest:
+            raise Refused("It was changed meanwhile; close this form and read the new card.")
+        changes = modals.changes_of(view, press.proposal.offer.spec)
+        await self._deciding.revise(press.hand, press.proposal.number, changes)
+
+    async def _rerun(self, press: Press, view: Payload) -> None:
+        """The same with changes, as a new proposal of whoever asks; the same form sent twice is one."""
+        changes = modals.changes_of(view, press.proposal.offer.spec)
+        parameters: dict[str, object] = press.proposal.offer.spec.canonical()
+        recipe = str(parameters.pop("recipe"))
+        try:
+            spec = parse_spec(recipe, {**parameters, **changes})
+        except SpecError as error:
+            raise Refused(str(error)) from error
+        asked = Asked(
+            team=self._team,
+            channel=press.proposal.channel,
+            thread=press.proposal.thread,
+            requester=press.hand.user,
+            prompt=f"again as proposal {press.proposal.number}, with changes",
+            event_id=f"view:{view['id']}",
+        )
+        await self._proposing.propose(asked, spec)
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    async def _answer(self, body: Payload, sentence: str) -> None:
+        """Privately: beside the card, or as a direct message where the click was on the home page."""
+        user, channel = str(body["user"]["id"]), (body.get("channel") or {}).get("id")
+        try:
+            if channel is None:
+                opened = await self._client.conversations_open(users=user)
+                await self._client.chat_postMessage(channel=opened["channel"]["id"], text=sentence)
+                return
+            thread = (body.get("message") or {}).get("thread_ts")
+            await self._client.chat_postEphemeral(channel=channel, user=user, thread_ts=thread, text=sentence)
+        except SlackApiError as error:
+            log.warning("%s could not be told: %s (%s)", user, sentence, error.response.get("error"))
+
+    def _caller(self, press: Press) -> Caller:
+        return Caller(
+            team=self._team,
+            channel=press.proposal.channel,
+            thread=press.proposal.thread,
+            user=press.hand.user,
+            event_id="click",
+            prompt="compare",
+        )

@@ -1,0 +1,176 @@
+"""Shows in Slack what happened: the reconciler's `Notifier`. One card a proposal, always rendered whole from state.
+
+The first post is not idempotent, so it is leased: claim, look whether a life before this has posted it, post, record.
+Everything after it edits that message. Progress is coalesced; what people must know is also a reply in the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bot.cards import Card, Cards
+from bot.core.errors import Unavailable
+from bot.core.job import Job
+from bot.core.proposal import Proposal
+from bot.policies import Policies
+from bot.slack import blocks, notices
+from bot.store.store import Store
+from bot.store.writing import Notice
+from tools.progress import Progress
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 60  # for one post, its retries included
+PROGRESS_SECONDS = 5.0  # between two edits of one card: chat.update allows 50 a minute in all
+LOOK_BACK = 200  # messages of a thread looked through for a card that was posted before a crash
+GONE = frozenset({"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "thread_not_found"})
+
+
+class DigestText(Protocol):
+    """A date's digest as a message of a channel."""
+
+    async def __call__(self, channel: str, of: date) -> dict[str, Any]: ...
+
+
+class CurveFile(Protocol):
+    """The picture of a job's learning curve, if there is one."""
+
+    async def __call__(self, name: str, progress: Progress) -> Path | None: ...
+
+
+class SlackNotifier:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cards: Cards,
+        policies: Policies,
+        client: AsyncWebClient,
+        team: str,
+        curve: CurveFile,
+        digest: DigestText,
+    ) -> None:
+        self._store = store
+        self._cards = cards
+        self._policies = policies
+        self._client = client
+        self._team = team
+        self._curve = curve
+        self._digest = digest
+        self._edited: dict[str, float] = {}  # proposal → when its card was last edited for progress
+        self._files = True  # until this Slack says that it takes none
+
+    @property
+    def teams(self) -> Collection[str]:
+        return (self._team,)
+
+    async def deliver(self, notice: Notice) -> None:
+        """Bring the card up to date, and tell in the thread what people must know."""
+        if notice.kind == "digest":
+            message = await self._digest(notice.channel, date.fromisoformat(notice.subject))
+            await self._client.chat_postMessage(channel=notice.channel, **message)
+            return
+        card = await self._cards.card(notice.subject)
+        await self.show(card)
+        policy = await self._policies.of(card.proposal.team, card.proposal.channel)
+        for told in notices.of(notice.kind, notice.actor, card, policy):
+            await self._tell(card.proposal, told)
+        if notice.kind == "finished":
+            await self._upload_curve(card)
+
+    async def progress(self, job: Job, progress: Progress) -> None:
+        """Edit the card, not more often than Slack allows; the newest state is what it shows."""
+        now = time.monotonic()
+        if now - self._edited.get(job.proposal_id, 0.0) < PROGRESS_SECONDS:
+            return
+        self._edited[job.proposal_id] = now
+        try:
+            await self.show(await self._cards.card(job.proposal_id))
+        except (SlackApiError, Unavailable) as error:
+            log.info("progress of %s was not shown: %s", job.name, error)
+
+    async def show(self, card: Card) -> None:
+        """The card as it is now: edited if it stands somewhere, else posted once."""
+        message = blocks.card(card)
+        where = await self._store.card_message(card.proposal.id)
+        if where is None:
+            await self._post(card, message)
+            return
+        try:
+            await self._client.chat_update(channel=card.proposal.channel, ts=where, **message)
+        except SlackApiError as error:
+            if error.response.get("error") not in GONE:
+                raise
+            log.warning("the card of proposal %s is gone (%s)", card.proposal.number, error.response.get("error"))
+
+    async def _post(self, card: Card, message: dict[str, Any]) -> None:
+        proposal = card.proposal
+        async with self._store.writing() as writing:
+            until = writing.now + timedelta(seconds=LEASE_SECONDS)
+            if not await writing.claim_card(proposal.id, until):
+                raise Unavailable(f"The card of proposal {proposal.number} is just being posted.")
+        where = await self._posted_before(proposal)
+        if where is None:
+            answer = await self._client.chat_postMessage(
+                channel=proposal.channel, thread_ts=_thread(proposal), **message
+            )
+            where = str(answer["ts"])
+        else:
+            await self._client.chat_update(channel=proposal.channel, ts=where, **message)
+        async with self._store.writing() as writing:
+            await writing.card_posted(proposal.id, where)
+
+    async def _posted_before(self, proposal: Proposal) -> str | None:
+        """A card that was posted and not recorded: its blocks carry the proposal's id, whatever becomes of metadata."""
+        thread = _thread(proposal)
+        answer = await (
+            self._client.conversations_replies(channel=proposal.channel, ts=thread, limit=LOOK_BACK)
+            if thread
+            else self._client.conversations_history(channel=proposal.channel, limit=LOOK_BACK)
+        )
+        mark = blocks.mark(proposal)
+        for message in answer.get("messages") or []:
+            if any(block.get("block_id") == mark for block in message.get("blocks") or []):
+                return str(message["ts"])
+        return None
+
+    async def _tell(self, proposal: Proposal, told: notices.Told) -> None:
+        if told.person is None:
+            await self._client.chat_postMessage(
+                channel=proposal.channel, thread_ts=_thread(proposal), text=told.text, unfurl_links=False
+            )
+            return
+        opened = await self._client.conversations_open(users=told.person)
+        await self._client.chat_postMessage(channel=opened["channel"]["id"], text=told.text, unfurl_links=False)
+
+    async def _upload_curve(self, card: Card) -> None:
+        if card.job is None or not self._files:
+            return
+        try:
+            path = await self._curve(card.job.name, card.progress)
+            if path is not None:
+                async with asyncio.timeout(LEASE_SECONDS):
+                    await self._client.files_upload_v2(
+                        channel=card.proposal.channel,
+                        thread_ts=_thread(card.proposal),
+                        file=str(path),
+                        filename=path.name,
+                        title=f"Learning curve of {card.job.name}",
+                    )
+        except Exception as error:  # a picture that cannot be shown must not keep the end back
+            reason = error.response.get("error") if isinstance(error, SlackApiError) else error
+            self._files = reason not in ("unknown_method", "missing_scope")
+            log.warning("no learning curve of %s was uploaded: %s", card.job.name, reason)
+
+
+def _thread(proposal: Proposal) -> str | None:
+    return proposal.thread or None
