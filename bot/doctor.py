@@ -50,6 +50,7 @@ async def examine(settings: Settings) -> list[Finding]:
     except (SignalboxError, TimeoutError) as error:
         findings.append(_wrong("database", str(error) or f"no answer within {CHECK_SECONDS} s"))
     findings.append(await _check("language model", lambda: _model(settings)))
+    findings += await _slack(settings)
     return findings
 
 
@@ -147,6 +148,19 @@ async def _model(settings: Settings) -> Finding:
     if answer.status_code >= 400:
         return _wrong("language model", f"{base}/models answers {answer.status_code}. Check OPENAI_BASE_URL.")
     return _good("language model", f"{settings.openai_model} at {base}")
+
+
+async def _slack(settings: Settings) -> list[Finding]:
+    if settings.slack_bot_token is None:
+        return [Finding(what="Slack", mark=Mark.NOTE, say="No SLACK_BOT_TOKEN: the terminal chat is the surface.")]
+    from bot.slack.checks import problems
+
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            found = [_wrong("Slack", problem) async for problem in problems(settings)]
+    except (OSError, TimeoutError) as error:
+        found = [_wrong("Slack", f"{settings.slack_api_url} does not answer ({type(error).__name__}).")]
+    return found or [_good("Slack", f"{settings.slack_api_url}, {settings.slack_mode} mode")]
 
 
 def _good(what: str, say: str) -> Finding:

@@ -256,3 +256,26 @@ async def test_a_language_models_answer_is_streamed(tmp_path: Path) -> None:
             assert said.text.count("The end.") == 1 and said.text.startswith("There is nothing")
             assert len([one for one in slack.messages("C1") if "The end." in one.words]) == 1
             await slack.user("U1").feedback(said, positive=True)
+
+
+async def test_doctor_says_what_slack_lacks(tmp_path: Path) -> None:
+    async with SlackServer(rates=60) as slack:
+        slack.home_team.scopes.remove("files:write")
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SIGNALBOX_", "SLACK_"))
+        }
+        environment |= {
+            "SIGNALBOX_HOME": str(tmp_path / "home"),
+            "SIGNALBOX_TRAINER_PYTHON": sys.executable,
+            "SLACK_API_URL": slack.api_url,
+            "SLACK_BOT_TOKEN": slack.bot_token,
+            "SLACK_APP_TOKEN": "xapp-wrong",
+            "SIGNALBOX_DIGEST_CHANNEL": "C404",
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bot", "doctor", env=environment, cwd=SOURCE, stdout=PIPE
+        )
+        said, _ = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 1
+        for words in ("files:write", "SLACK_APP_TOKEN is refused", "C404"):
+            assert words in said.decode(), said.decode()

@@ -150,14 +150,14 @@ class Api:
             await asyncio.sleep(fault.hang_s)
         if fault and not fault.after and (early := _spoiled(request, fault)) is not None:
             return self._log(call, early)
-        headers: dict[str, str] = {}
+        headers: dict[str, str] = {"x-oauth-scopes": ",".join(sorted(team.scopes))}
         status = 200
         try:
             body: Json = {"ok": True, **self._answer(call, as_json)}
         except Refusal as refusal:
             body = refusal.body
             if refusal.error == "ratelimited":
-                status, headers = 429, {"Retry-After": str(body.pop("retry_after"))}
+                status, headers["Retry-After"] = 429, str(body.pop("retry_after"))
         call.answer = body
         self.server.pulse()
         if fault and fault.after and (late := _spoiled(request, fault)) is not None:
