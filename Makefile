@@ -7,7 +7,7 @@ BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench score clean
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack witness-emulate score clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,8 +55,14 @@ mutants: setup  ## break the code on purpose and see the tests fail (minutes)
 bench: setup  ## start-to-ready seconds and memory of the bot, side by side
 	@$(BOT) -m tests.bench.startup
 
+bench-slack: .venv/.ready  ## approve clicks in Slack against bare Bolt, side by side
+	@$(BOT) -m tests.bench.slack
+
+witness-emulate: .venv/.ready  ## the Web API half against npm's emulate, fetched with its Node 24
+	@$(BOT) -m pytest tests/witness
+
 score: .venv/.ready  ## the utterances against the planner, or MODEL=… BASE_URL=… with OPENAI_API_KEY
 	@$(BOT) -m tests.agent.score $(if $(MODEL),--model $(MODEL)) $(if $(BASE_URL),--base-url $(BASE_URL))
 
 clean:  ## remove the environments and caches; what Signalbox keeps (.signalbox) stays
-	@rm -rf .venv .venv-trainers .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-trainers .uv .witness .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -133,7 +133,10 @@ async def _audit(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _date(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        found = date.fromisoformat(text)
+        if not 1970 <= found.year <= 9000:
+            raise ValueError(text)
+        return found
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write YYYY-MM-DD") from None
 

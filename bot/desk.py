@@ -24,7 +24,7 @@ from bot.core.policy import Budget
 from bot.core.proposal import ProposalState
 from bot.curves import Curves
 from bot.policies import Policies
-from bot.references import References
+from bot.references import References, other_run
 from bot.store.store import Store
 from tools.desk import Caller, DeskError
 from tools.engines.base import Engine, EngineRefused, EngineUnavailable
@@ -209,7 +209,7 @@ class Desk:
     async def _run(self, caller: Caller, reference: str | None) -> RunSummary | None:
         """The run of a job, or any other run in MLflow whose id begins so."""
         job = await self._references.job(caller, reference)
-        run_id = job.run_id if job else reference
+        run_id = job.run_id if job else other_run(reference)
         return await self._tracking.run(run_id) if run_id else None
 
 

@@ -91,6 +91,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._driven: dict[str, asyncio.Task[None]] = {}
         self._reminded: set[str] = set()
+        self._closing: asyncio.Task[None] | None = None
         self._remind_next = datetime.min.replace(tzinfo=UTC)
         self._delivering = asyncio.Lock()  # in order, and none twice
         self._permitting = asyncio.Lock()  # slots are counted and taken by one job at a time
@@ -108,9 +109,10 @@ class Reconciler:
                     await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
                 self._wake.clear()
         finally:
-            for task in self._driven.values():
+            tasks = [*self._driven.values(), *([self._closing] if self._closing else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._driven.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def tick(self, *, wait: bool = True) -> None:
         """One look at everything. With `wait`, every job's step is over when it returns."""
@@ -120,6 +122,10 @@ class Reconciler:
         if wait:
             await asyncio.gather(*self._driven.values())
         await _guarded("deliver notices", self.deliver)
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.create_task(_guarded("close MLflow's runs", self._close_runs))
+        if wait:
+            await self._closing
 
     # -- proposals --------------------------------------------------------------------------------------------
 
@@ -156,14 +162,30 @@ class Reconciler:
 
     async def _drive_jobs(self) -> None:
         now = await self._store.now()
-        for found in await self._store.open_jobs():
+        found_open = await self._store.open_jobs()
+        waiting = await self._without_slot(found_open, now)
+        for found in found_open:
             if found.retry_at is not None and found.retry_at > now:
                 continue
             name = found.job.name
-            if name not in self._driven:
+            if name not in self._driven and name not in waiting:
                 task = asyncio.create_task(self._drive(found), name=f"drive {name}")
                 self._driven[name] = task
                 task.add_done_callback(partial(self._forget, name))
+
+    async def _without_slot(self, found: list[OpenJob], now: datetime) -> set[str]:
+        """Queued jobs that could only ask for a slot that is not free: a long queue costs one look, not one a job."""
+        absent = Observation(standing=Standing.ABSENT)
+        queued = [one.job for one in found if one.job.phase is JobPhase.QUEUED]
+        asking = {job.name for job in queued if next_step(job, absent, now).act is Act.PERMIT}
+        if not asking:
+            return asking
+        try:
+            free = await self._engine.free_slots()
+        except EngineUnavailable:
+            return set()  # each backs off by itself, with its trouble on its row
+        free -= sum(one.job.phase is JobPhase.SUBMITTED for one in found)
+        return asking - {job.name for job in queued[: max(free, 0)]}
 
     def _forget(self, name: str, _: asyncio.Task[None]) -> None:
         self._driven.pop(name, None)
@@ -190,6 +212,9 @@ class Reconciler:
         log.warning("job %s: %s", found.job.name, trouble)
         async with self._store.writing() as writing:
             await writing.save_trouble(found.job, trouble, failures, writing.now + _delay(failures))
+            if trouble != found.trouble:  # people hear of it once, not at every try
+                job = found.job
+                await writing.tell(job.team, job.channel, "trouble", job.proposal_id, "signalbox")
 
     async def _step(self, proposal_id: str) -> bool:
         """One step from fresh rows. True if another may follow at once."""
@@ -349,6 +374,13 @@ class Reconciler:
         """Hand over what people have not seen yet."""
         async with self._delivering:
             for notice in await self._store.undelivered(self._notifier.teams):
+                if notice.kind != CLOSE_RUN:
+                    await self._deliver(notice)
+
+    async def _close_runs(self) -> None:
+        """What is for MLflow alone: apart from what people wait for, since MLflow may hang."""
+        for notice in await self._store.undelivered(self._notifier.teams):
+            if notice.kind == CLOSE_RUN:
                 await self._deliver(notice)
 
     async def _deliver(self, notice: Notice) -> None:

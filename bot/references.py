@@ -58,7 +58,7 @@ class References:
             word = reference.strip().lower()
             best = word.endswith(BEST)
             job = await (self._best(caller, word.removesuffix(BEST), found) if best else self.job(caller, reference))
-            run_id = job.run_id if job else reference.strip()
+            run_id = job.run_id if job else other_run(reference)
             if run_id and run_id not in found:
                 found.append(run_id)
         return found
@@ -87,6 +87,12 @@ class References:
         """The channel's jobs, those of this thread first, newest first."""
         jobs = await self._store.jobs(caller.team, caller.channel)
         return sorted(jobs, key=lambda job: job.thread != caller.thread)
+
+
+def other_run(reference: str | None) -> str | None:
+    """A reference that may be a run of MLflow's own; a proposal's number never is."""
+    word = (reference or "").strip()
+    return None if not word or (word.lstrip("#").isdecimal() and len(word) < 10) else word
 
 
 def _word(reference: str | None) -> str:

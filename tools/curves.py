@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,6 +32,7 @@ def learning_curve(title: str, epochs: Epochs, path: Path) -> Path:
     _panel(quality, epochs, names, "accuracy" if accurate else "perplexity")
     if accurate:
         quality.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    _explain(figure, "outside lower center", columns=2)
     _entitle(figure, title)
     return _save(figure, path)
 
@@ -47,6 +48,7 @@ def comparison_curve(title: str, series: Mapping[str, Epochs], metric: str, path
     _dress(axes, metric.replace("_", " "))
     if metric.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    _explain(figure, "outside right upper", columns=1)
     _entitle(figure, title)
     return _save(figure, path)
 
@@ -81,8 +83,20 @@ def _dress(axes: Any, what: str) -> None:
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.05)
-    if axes.has_data():
-        for text in axes.legend(frameon=False).get_texts():
+    if not axes.has_data():
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color="0.4")
+
+
+def _explain(figure: Figure, place: Literal["outside lower center", "outside right upper"], *, columns: int) -> None:
+    """One legend outside all panels: inside there is always a curve that runs beneath it."""
+    lines: dict[str, Any] = {}
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            lines.setdefault(f"{line.get_label()}{line.get_color()}{line.get_marker()}", line)
+    if lines:
+        legend = figure.legend(handles=list(lines.values()), loc=place, ncols=columns, frameon=False)
+        for text in legend.get_texts():
             text.set_parse_math(False)
 
 

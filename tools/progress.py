@@ -23,6 +23,8 @@ from enum import IntEnum
 from typing import Any
 
 PREFIX = "SIGNALBOX "
+COUNT_LIMIT = 2**53  # of steps and epochs; beyond it a float cannot count
+KEPT = 5000  # of notes, and of epochs' rows
 MESSAGE_LIMIT = 600  # characters of a trainer's own sentence that go on to people; logs are untrusted
 
 
@@ -73,7 +75,7 @@ def _event(line: str) -> dict[str, Any] | None:
         return None
     try:
         event = json.loads(line[len(PREFIX) :])
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: nested too deep for the parser
         return None
     return event if isinstance(event, dict) else None
 
@@ -95,25 +97,36 @@ def _fold(progress: Progress, event: dict[str, Any]) -> Progress:
             )
         case "epoch":
             row = {"epoch": float(_int(event.get("epoch"))), **_metrics(event.get("metrics"))}
-            return replace(progress, epoch=_int(event.get("epoch")), epoch_metrics=(*progress.epoch_metrics, row))
+            return replace(
+                progress, epoch=_int(event.get("epoch")), epoch_metrics=(*progress.epoch_metrics, row)[-KEPT:]
+            )
         case "result":
             return replace(progress, result=_metrics(event.get("metrics")))
         case "error":
-            return replace(progress, error=str(event.get("message", ""))[:MESSAGE_LIMIT])
+            return replace(progress, error=_said(event))
         case "note":
-            return replace(progress, notes=(*progress.notes, str(event.get("message", ""))[:MESSAGE_LIMIT]))
+            return replace(progress, notes=(*progress.notes, _said(event))[-KEPT:])
         case _:
             return progress
 
 
+def _said(event: dict[str, Any]) -> str:
+    """A trainer's sentence: untrusted, so one printable line of bounded length."""
+    return "".join(char if char.isprintable() else " " for char in str(event.get("message", "")))[:MESSAGE_LIMIT]
+
+
 def _int(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_LIMIT else 0
 
 
 def _float(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _metrics(value: object) -> dict[str, float]:

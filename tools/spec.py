@@ -163,6 +163,16 @@ def parse_spec(recipe: str, parameters: Mapping[str, object]) -> TrainingSpec:
         raise SpecError(" ".join(_sentence(kind, given, problem) for problem in error.errors())) from error
 
 
+def stored_spec(parameters: Mapping[str, Any]) -> TrainingSpec:
+    """A spec that was valid when it was stored, whatever today's bounds are; a recipe that is gone keeps its name."""
+    recipe = str(parameters.get("recipe", ""))
+    given = {name: value for name, value in parameters.items() if name != "recipe"}
+    try:
+        return parse_spec(recipe, given)
+    except SpecError:
+        return CATALOGUE.get(recipe, TrainingSpec).model_construct(**parameters)
+
+
 def changed(before: TrainingSpec, after: TrainingSpec) -> dict[str, tuple[Any, Any]]:
     """Parameter → (old, new) for each that differs; the diff on an edited card."""
     old, new = before.canonical(), after.canonical()
@@ -194,7 +204,9 @@ def _is_numeric(field: FieldInfo) -> bool:
 
 def _number(text: str) -> object:
     """A number written by a person: "1,000", ".05", "1e-3", "true" (one GPU); otherwise the text as it is."""
-    cleaned = text.strip().replace(",", "").replace("_", "")
+    cleaned = text.strip()
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}([,_]\d{3})+(\.\d+)?", cleaned):  # "0,001" is not a thousand of anything
+        cleaned = cleaned.replace(",", "").replace("_", "")
     if cleaned.lower() in {"true", "yes", "on"}:
         return 1
     if cleaned.lower() in {"false", "no", "off", "none"}:

@@ -9,10 +9,12 @@ retry; that is the reconciler's work (`bot.reconciler`).
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -266,16 +268,25 @@ class Tracking:
             if self._client is None:
                 for name, value in ENVIRONMENT.items():
                     os.environ.setdefault(name, value)
-                embedded = self.uri.startswith("sqlite:///")
-                if embedded:
-                    Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
                 from mlflow import MlflowClient
 
-                client = MlflowClient(tracking_uri=self.uri)
-                if embedded:  # brings the file's schema up to date; a server that hangs must not hold this lock
-                    client.search_experiments(max_results=1)
+                if self.uri.startswith("sqlite:///"):
+                    with _alone(Path(self.uri.removeprefix("sqlite:///"))):  # both bring the schema up to date
+                        client = MlflowClient(tracking_uri=self.uri)
+                        client.search_experiments(max_results=1)
+                else:  # nothing is asked of a server here: one that hangs must not hold this lock
+                    client = MlflowClient(tracking_uri=self.uri)
                 self._client = client
             return self._client
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """While this lasts no other process of ours migrates that file: MLflow's migrations break each other."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel gives it back, however we end
+        yield
 
 
 def compared(runs: Sequence[RunSummary]) -> Comparison:
@@ -308,7 +319,7 @@ def _complete(client: Any, run: Any, params: Mapping[str, str]) -> None:
 def _by_id(client: Any, run_id: str) -> Any:
     from mlflow.exceptions import MlflowException
 
-    if not re.fullmatch(r"[0-9A-Za-z]{1,32}", run_id):
+    if not re.fullmatch(r"[0-9A-Za-z]{6,32}", run_id):  # fewer characters name too many runs
         return None
     if len(run_id) == 32:
         try:

@@ -8,6 +8,7 @@ restart answers what a crash cut off.
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from bot.agent.assistant import Assistant
     from bot.bootstrap import App
 
+log = logging.getLogger(__name__)
+
 THREAD = "main"
 LIST = 20
+PENDING_SHOWN = 5  # cards at the start; /inbox shows all
 NAME_LIMIT = 60  # characters of a person's name
 
 Handler = Callable[["Chat", str], Awaitable[None]]
@@ -62,11 +66,20 @@ class Chat:
         self._count = 0
         self.user = app.settings.chat_user
         self.failed: set[str] = set()
+        self.approved: list[str] = []  # proposals whose jobs this session has to answer for
         self.over = False
 
     @property
     def _hand(self) -> Hand:
         return Hand(team=TEAM, channel=CHANNEL, user=self.user)
+
+    async def show_pending(self) -> None:
+        """The cards that wait for a decision, so that what is decided on has been shown."""
+        pending = await self._app.store.proposals(TEAM, CHANNEL, states={ProposalState.PENDING}, limit=PENDING_SHOWN)
+        undelivered = {notice.subject for notice in await self._app.store.undelivered((TEAM,), due=False)}
+        for proposal in reversed(pending):
+            if proposal.id not in undelivered:
+                await self._notifier.show(await self._app.cards.card(proposal.id))
 
     async def answer_left_over(self) -> None:
         """Answer what was recorded before a crash and never answered."""
@@ -95,12 +108,15 @@ class Chat:
             await act()
         except (SignalboxError, EngineUnavailable) as error:
             self._fail(target, str(error))
+        except Exception as error:  # the session must outlive any one line
+            log.exception("a line could not be handled")
+            self._fail(target, f"That could not be done ({type(error).__name__}); nothing was changed. See the log.")
         else:
             self.failed.discard(target)
 
     def _fail(self, target: str, sentence: str) -> None:
         self.failed.add(target)
-        self._console.print(Text(sentence, style="red"), soft_wrap=True)
+        self._console.print(Text(render.clean(sentence), style="red"), soft_wrap=True)
 
     # -- the agent ------------------------------------------------------------------------------------------------
 
@@ -139,15 +155,26 @@ class Chat:
 
     async def approve(self, rest: str) -> None:
         number, _ = _numbered(rest, "/approve ID")
-        seen = self._notifier.shown.get(number)
-        await self._app.deciding.decide(self._hand, number, Verdict.APPROVE, seen_digest=seen)
+        seen = await self._seen(number)
+        proposal = await self._app.deciding.decide(self._hand, number, Verdict.APPROVE, seen_digest=seen)
+        if proposal.state is ProposalState.APPROVED:
+            self.approved.append(proposal.id)
 
     async def reject(self, rest: str) -> None:
         number, reason = _numbered(rest, "/reject ID WHY")
         if not reason:
             raise Refused(f"Say why, so that the requester knows what to change: /reject {number} WHY")
-        seen = self._notifier.shown.get(number)
+        seen = await self._seen(number)
         await self._app.deciding.decide(self._hand, number, Verdict.REJECT, seen_digest=seen, reason=reason)
+
+    async def _seen(self, number: int) -> str:
+        """The digest of the card that stood in this terminal; a card that never did is shown first."""
+        if number not in self._notifier.shown:
+            proposal = await self._app.store.proposal(TEAM, CHANNEL, number)
+            proposal.must_be_pending(await self._app.store.now())
+            await self._notifier.show(await self._app.cards.card(proposal.id))
+            raise Refused("That is its card; read it, then say it again.")
+        return self._notifier.shown[number]
 
     async def edit(self, rest: str) -> None:
         number, assignments = _numbered(rest, "/edit ID lr=3e-4")
@@ -222,6 +249,8 @@ class Chat:
         today = (await self._app.store.now()).astimezone(self._app.settings.zone).date()
         try:
             of = date.fromisoformat(rest) if rest else today
+            if not 1970 <= of.year <= 9000:
+                raise ValueError(rest)
         except ValueError:
             raise Refused("Say /digest for today so far, or /digest 2026-11-23.") from None
         self._notifier.say("\n".join(await self._notifier.digest(of)))

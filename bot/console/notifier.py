@@ -76,6 +76,8 @@ class TerminalNotifier:
             case "started" if card.job is not None:
                 held = wording.resources(card.proposal.offer.resources)
                 self.say(f"{card.job.name} has started on {held} (MLflow run {card.job.run_id}).")
+            case "trouble" if card.job is not None and card.trouble:
+                self.say(f"{card.job.name} has to wait: {card.trouble} It is tried again by itself.")
             case "reminder":
                 left = wording.until(card.proposal.expires_at, card.now)
                 self.say(f"Proposal {card.proposal.number} still waits for a decision; it expires {left}.")
@@ -103,7 +105,7 @@ class TerminalNotifier:
             self.say(line)
 
     def say(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(render.clean(text)), soft_wrap=True)
 
 
 def _short(path: Path | None) -> Path | None:

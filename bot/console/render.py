@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,6 +20,7 @@ from bot.core.proposal import ProposalState
 from tools.progress import Progress
 
 BAR = 24  # characters
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Co"})  # Unicode categories
 COLOURS = {
     "pending": "yellow",
     "queued": "cyan",
@@ -111,8 +113,8 @@ def jobs_table(cards: Sequence[Card], title: str) -> Table:
         table.add_row(
             Text(str(card.proposal.number)),
             Text(card.job.name if card.job else spec.recipe),
-            Text(card.proposal.requester),
-            Text(_headline(card), style=COLOURS.get(state, "white")),
+            Text(clean(card.proposal.requester)),
+            Text(clean(_headline(card)), style=COLOURS.get(state, "white")),
             Text(cost),
         )
     return table
@@ -127,12 +129,17 @@ def progress_line(job: Job, progress: Progress) -> str:
     return f"{job.name} {bar(progress)}"
 
 
+def clean(text: str) -> str:
+    """Without what a terminal would obey: escape sequences, control, formatting and direction characters."""
+    return "".join(char for char in text if char == "\n" or unicodedata.category(char) not in _OBEYED)
+
+
 def _grid(rows: Sequence[tuple[str, str]]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, text in rows:
-        grid.add_row(name, Text(text))
+        grid.add_row(name, Text(clean(text)))
     return grid
 
 

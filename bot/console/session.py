@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
@@ -23,6 +24,7 @@ from bot.core.job import Job, JobPhase
 from bot.reconciler import Reconciler
 from bot.settings import Settings
 
+LINE_LIMIT = 64 * 1024  # bytes of one line; more is no sentence
 PLAIN_WIDTH = 110  # columns where there is no terminal
 OK, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -46,8 +48,8 @@ class Session:
 
     async def wait_for_jobs(self) -> list[Job]:
         """Until no job is open and everybody knows; answers how they ended."""
-        waited = [job.proposal_id for job in await self.open_jobs()]
-        if waited:
+        waited = list(dict.fromkeys([*self.chat.approved, *[job.proposal_id for job in await self.open_jobs()]]))
+        if await self.open_jobs():
             names = ", ".join(job.name for job in await self.open_jobs())
             self.notifier.say(f"Waiting for {names}. Ctrl-C leaves them running.")
         while await self.open_jobs():  # noqa: ASYNC110 - rows are the truth, and they make no event
@@ -60,7 +62,7 @@ class Session:
         """What goes on without us."""
         jobs = await self.open_jobs()
         running = ", ".join(job.name for job in jobs if job.phase is JobPhase.RUNNING)
-        queued = ", ".join(job.name for job in jobs if job.phase is not JobPhase.RUNNING)
+        queued = ", ".join(job.name for job in jobs if job.phase is not JobPhase.RUNNING and not job.cancel_by)
         if running:
             self.notifier.say(f"Still running: {running}. Its end is recorded; `python -m bot chat` shows it.")
         if queued:
@@ -81,6 +83,7 @@ async def open_session(settings: Settings, *, lines: bool) -> AsyncIterator[Sess
             clock.start()
             try:
                 await chat.answer_left_over()
+                await chat.show_pending()
                 yield Session(app, chat, notifier, reconciler)
             finally:
                 clock.stop()
@@ -107,11 +110,12 @@ async def run(settings: Settings, *, wait: bool = True) -> int:
 
 async def piped(session: Session, *, wait: bool) -> int:
     """Lines from standard input, then the open jobs."""
+    lines = _read_lines()
     while not session.chat.over:
-        line = await asyncio.to_thread(sys.stdin.readline)
+        line = await lines.get()
         if not line:
             break
-        session.notifier.say(f"{session.chat.user}> {line.rstrip()}")
+        session.notifier.say(f"{session.chat.user}> {line.rstrip()[:2000]}")
         await session.say(line)
     if not wait:
         await session.farewell()
@@ -119,6 +123,20 @@ async def piped(session: Session, *, wait: bool) -> int:
     jobs = await session.wait_for_jobs()
     good = all(job.phase is JobPhase.SUCCEEDED for job in jobs)
     return OK if good and not session.chat.failed else FAILED
+
+
+def _read_lines() -> asyncio.Queue[str]:
+    """Standard input's lines, an empty one at its end. A daemon thread reads, so Ctrl-C need not wait for a line."""
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        for raw in iter(sys.stdin.buffer.readline, b""):
+            loop.call_soon_threadsafe(lines.put_nowait, raw[:LINE_LIMIT].decode("utf-8", "replace") or "\n")
+        loop.call_soon_threadsafe(lines.put_nowait, "")
+
+    threading.Thread(target=read, name="standard input", daemon=True).start()
+    return lines
 
 
 async def interactive(session: Session) -> int:

@@ -31,6 +31,7 @@ class JobPhase(StrEnum):
 OPEN = frozenset({JobPhase.QUEUED, JobPhase.SUBMITTED, JobPhase.RUNNING})
 TERMINAL = frozenset(JobPhase) - OPEN
 
+OVERDUE_SECONDS = 15  # after its maximum runtime, until somebody beside the engine asks it to end
 TOO_OLD = "The approval is too old: the training could not be started in time. Propose it again."
 
 
@@ -145,15 +146,21 @@ def _next_running(job: Job, observed: Observation, now: datetime) -> Step:
         return _ended(job, observed)
     if job.cancel_by:
         return Step(act=Act.STOP)
-    if job.started_at and now - job.started_at > timedelta(seconds=job.max_runtime_seconds):
+    if _overdue(job, now):
         return Step(act=Act.STOP)  # the engine stops it by itself; this is the second pair of hands
     return Step(act=Act.PROGRESS)
+
+
+def _overdue(job: Job, now: datetime) -> bool:
+    limit = timedelta(seconds=job.max_runtime_seconds + OVERDUE_SECONDS)
+    return job.started_at is not None and now - job.started_at > limit
 
 
 def _ended(job: Job, observed: Observation) -> Step:
     if observed.exit_code == ExitCode.OK:
         return _finish(JobPhase.SUCCEEDED, "")
-    if observed.stopped is StopReason.DEADLINE:
+    nobody = observed.stopped is StopReason.CANCELLED and job.cancel_by is None and job.started_at is not None
+    if observed.stopped is StopReason.DEADLINE or nobody:
         return _finish(JobPhase.FAILED, f"Stopped at its maximum runtime of {job.max_runtime_seconds // 60} min.")
     if job.cancel_by and (observed.stopped is StopReason.CANCELLED or observed.exit_code == ExitCode.INTERRUPTED):
         return _cancelled(job)

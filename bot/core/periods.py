@@ -57,9 +57,16 @@ def parse_period(text: str, now: datetime, zone: ZoneInfo) -> Period:
         case "all" | "ever" | "all time" | "total":
             return days(date(2000, 1, 1), today, zone, "all time")
     try:
-        return day(date.fromisoformat(word), zone)
+        return day(_sane(date.fromisoformat(word)), zone)
     except ValueError:
-        return month(date.fromisoformat(f"{word}-01"), zone)
+        return month(_sane(date.fromisoformat(f"{word}-01")), zone)
+
+
+def _sane(of: date) -> date:
+    """Only dates that have a neighbour on either side in every time zone."""
+    if not 1970 <= of.year <= 9000:
+        raise ValueError(f"{of} is out of range")
+    return of
 
 
 def _midnight(of: date, zone: ZoneInfo) -> datetime:

@@ -127,6 +127,10 @@ class Budget:
 
     def must_hold(self, ceiling: Amount) -> None:
         """Raises `Refused` if the month's budget cannot bear `ceiling` any more."""
+        if self.left is not None and ceiling.unpriced:
+            raise Refused(
+                f"It is {ceiling}, so the budget cannot be kept. Have a rate for it added to the rates file first."
+            )
         if self.left is not None and ceiling.dollars > self.left:
             raise Refused(
                 f"This month's budget{self.of} cannot bear it: it may cost up to {dollars(ceiling.dollars)} and "

@@ -17,7 +17,7 @@ from typing import Any, Self
 from bot.core.canonical import SHORT, digest_of
 from bot.core.errors import Refused
 from tools.cost import Amount, Estimate, Resources
-from tools.spec import TrainingSpec, parse_spec
+from tools.spec import TrainingSpec, stored_spec
 
 
 class ProposalState(StrEnum):
@@ -86,10 +86,9 @@ class Offer:
     @classmethod
     def from_document(cls, document: Mapping[str, Any], estimate: Mapping[str, Any]) -> Self:
         """The inverse of `document()`, with the stored estimate."""
-        parameters = dict(document["spec"])
         cost = document["cost"]
         return cls(
-            spec=parse_spec(parameters.pop("recipe"), parameters),
+            spec=stored_spec(document["spec"]),
             manifest=document["manifest"],
             resources=Resources.from_document(cost["resources"]),
             rate_version=cost["rate_version"],

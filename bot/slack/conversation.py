@@ -122,8 +122,9 @@ class Conversation:
         try:
             return dict((await self._client.api_call(method, json=arguments)).data)  # type: ignore[arg-type]
         except SlackApiError as error:
-            reason = str(error.response.get("error"))
-            if reason in LACKING:
+            # A server that answers an unknown method with a bare 404 gives no reason.
+            reason = str(error.response.get("error") or f"HTTP {error.response.status_code}")
+            if reason in LACKING or error.response.status_code == 404:
                 self._without.add(method)
             log.info("%s is not to be had here (%s)", method, reason)
             return None

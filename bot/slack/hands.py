@@ -22,7 +22,8 @@ from bot.cards import Card, Cards
 from bot.core.errors import Refused, SignalboxError
 from bot.core.proposal import Proposal, Verdict
 from bot.desk import Desk
-from bot.slack import blocks, modals
+from bot.policies import Policies
+from bot.slack import blocks, modals, text
 from bot.store.store import Store
 from tools.desk import Caller, DeskError
 from tools.spec import SpecError, parse_spec
@@ -53,6 +54,7 @@ class Hands:
         deciding: Deciding,
         proposing: Proposing,
         desk: Desk,
+        policies: Policies,
         client: AsyncWebClient,
         team: str,
     ) -> None:
@@ -61,6 +63,7 @@ class Hands:
         self._deciding = deciding
         self._proposing = proposing
         self._desk = desk
+        self._policies = policies
         self._client = client
         self._team = team
 
@@ -123,7 +126,7 @@ class Hands:
             channel=press.proposal.channel,
             thread_ts=press.proposal.thread or None,
             user=press.hand.user,
-            text=f"```{said}```",
+            text=f"```{text.escape(said).replace(chr(96) * 3, chr(39) * 3)}```",
         )
 
     def _open(self, view: Callable[[Card], dict[str, Any]]) -> Callable[[Press], Awaitable[None]]:
@@ -200,6 +203,7 @@ class Hands:
 
     async def _answer(self, body: Payload, sentence: str) -> None:
         """Privately: beside the card, or as a direct message where the click was on the home page."""
+        sentence = text.named(sentence, await self._people(body))
         user, channel = str(body["user"]["id"]), (body.get("channel") or {}).get("id")
         try:
             if channel is None:
@@ -210,6 +214,16 @@ class Hands:
             await self._client.chat_postEphemeral(channel=channel, user=user, thread_ts=thread, text=sentence)
         except SlackApiError as error:
             log.warning("%s could not be told: %s (%s)", user, sentence, error.response.get("error"))
+
+    async def _people(self, body: Payload) -> list[str]:
+        """Whom a refusal may name: those who have to do with the proposal."""
+        proposal_id, _ = blocks.parse_value(str((body.get("actions") or [{}])[0].get("value", "")))
+        proposal = await self._store.proposal_by_id(proposal_id)
+        if proposal is None:
+            return []
+        policy = await self._policies.of(self._team, proposal.channel)
+        named = {proposal.requester, proposal.author, proposal.decided_by or "", *policy.approvers}
+        return sorted(named - {""})
 
     def _caller(self, press: Press) -> Caller:
         return Caller(

@@ -9,7 +9,7 @@ from bot import wording
 from bot.cards import Card
 from bot.core.policy import Policy
 from bot.core.proposal import ProposalState
-from bot.slack.text import escape
+from bot.slack.text import escape, named
 
 MENTIONS = 10  # people named in one reply; more would be noise
 
@@ -41,11 +41,13 @@ def of(kind: str, actor: str, card: Card, policy: Policy) -> list[Told]:
             return [Told(text=f"{asked}, {title} was approved by <@{actor}>. It starts as soon as there is room.")]
         case "expired":
             return [Told(text=f"{asked}, {title} expired; nobody decided in time. Ask again to get a new one.")]
+        case "trouble" if card.job is not None and card.trouble:
+            return [Told(text=f"{card.job.name} has to wait: {escape(card.trouble)} It is tried again by itself.")]
         case "cancelling":
             return [Told(text=f"{title} is being cancelled by <@{actor}>.")]
         case "finished" if card.job is not None:
             found = wording.metrics(card.job.metrics, proposal.offer.spec).split(", ")[0] if card.job.metrics else ""
-            how = found or escape(card.job.reason)
+            how = found or named(card.job.reason, [card.job.cancel_by or ""])
             cost = f" It cost {card.actual.amount}." if card.actual else ""
             return [Told(text=f"{asked}, {card.job.name} {card.job.phase}: {how}.{cost}".replace("..", "."))]
         case _:

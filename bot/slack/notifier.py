@@ -167,8 +167,10 @@ class SlackNotifier:
                         title=f"Learning curve of {card.job.name}",
                     )
         except Exception as error:  # a picture that cannot be shown must not keep the end back
-            reason = error.response.get("error") if isinstance(error, SlackApiError) else error
-            self._files = reason not in ("unknown_method", "missing_scope")
+            reason: object = error
+            if isinstance(error, SlackApiError):
+                reason = error.response.get("error") or f"HTTP {error.response.status_code}"
+            self._files = reason not in ("unknown_method", "missing_scope", "HTTP 404")
             log.warning("no learning curve of %s was uploaded: %s", card.job.name, reason)
 
 

@@ -98,7 +98,7 @@ class _Room:
         self.notifier = SlackNotifier(
             **shared, policies=app.policies, curve=app.curves.of_job, digest=self._digest_message
         )
-        hands = Hands(**shared, deciding=app.deciding, proposing=app.proposing, desk=app.desk)
+        hands = Hands(**shared, policies=app.policies, deciding=app.deciding, proposing=app.proposing, desk=app.desk)
         pages = Pages(
             **shared,
             policies=app.policies,
@@ -146,6 +146,10 @@ async def _warm(app: App, stack: AsyncExitStack, answers: asyncio.Future[Answers
     except Exception as error:
         answers.set_exception(error)
         log.exception("the agent could not be opened; clicks are taken all the same")
+    try:  # MLflow's import takes seconds of this process; at the first approval it would hold clicks up
+        await app.tracking.ping()
+    except Exception as error:
+        log.warning("MLflow is not to be had yet: %s", error)
 
 
 async def _connected(settings: Settings, room: _Room, stack: AsyncExitStack) -> None:

@@ -1,8 +1,8 @@
 """Free text on its way into Slack and out of it: escaped, without mentions and links, never cut in silence. Pure.
 
-Everything that a person, a model, a log or a run's name says is untrusted. Three ways lead into a payload:
-`escape` for mrkdwn, `literal` for plain and rich text (which Slack shows as it is), `from_model` for `markdown` blocks.
-Where a card shows somebody's own words it uses rich text, so that their `*`, `` ` `` and `:emoji:` cannot dress up as ours.
+Everything that a person, a model, a log or a run's name says is untrusted. Three ways lead into a payload: `escape` for
+mrkdwn, `literal` for plain and rich text (which Slack shows as it is), `from_model` for `markdown` blocks. Where a card
+shows somebody's own words it uses rich text, so that their `*`, `` ` `` and `:emoji:` cannot dress up as ours.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from datetime import UTC, datetime
 PART_LIMIT = 11_000  # characters of one message's markdown; Slack takes 12,000
 LINK_GONE = "(link removed)"
 NOTHING = "(no words)"
+NESTED = 5  # links inside links that are looked through
 
 _KEPT = {"\n", "\t"}
 _DROPPED = {"Cc", "Cf", "Cs", "Co", "Cn"}  # control, formatting (bidi and zero-width too), halves, private, unassigned
 _TAG = re.compile(r"<([@#!][^<>|]*)(?:\|([^<>]*))?>|<([a-z][a-z0-9+.-]*:[^<>|]+)(?:\|([^<>]*))?>", re.IGNORECASE)
 _MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]*)\]\(\s*[^()\s]*(?:\s[^()]*)?\)")
-_BARE_LINK = re.compile(r"\b(?:(?:https?|ftp|file|slack|javascript)://\S+|mailto:\S+|www\.\S+)", re.IGNORECASE)
+_IN_LINK = r"[^\s()\[\]<>]"
+_BARE_LINK = re.compile(
+    rf"(?:https?|ftp|file|slack|javascript)://{_IN_LINK}*|mailto:{_IN_LINK}*|www\.(?=\w){_IN_LINK}+", re.IGNORECASE
+)
 _SHOUT = re.compile(r"@(?=(?:here|channel|everyone|group)\b)", re.IGNORECASE)
 _OPENING = re.compile(r"<(?=[@#!/a-z])", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 _PERSON = re.compile(r"[UW][A-Z0-9]+")
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
+_FENCE = re.compile(r"^ {0,3}(`{3,40}(?!`)|~{3,40}(?!~))")  # a longer run could not be repeated within a part
 
 
 def clean(text: str) -> str:
@@ -38,20 +42,19 @@ def clean(text: str) -> str:
 
 def literal(text: str) -> str:
     """For plain and rich text, which Slack shows as it is: clean, tags as their labels, links gone."""
-    bare = _without_links(_without_tags(clean(text)))
+    bare = _bare(text)
     return _OPENING.sub("‹", bare)
 
 
 def escape(text: str) -> str:
     """For mrkdwn: as `literal`, then `&`, `<` and `>`, which are Slack's only special characters."""
-    bare = _without_links(_without_tags(clean(text)))
+    bare = _bare(text)
     return bare.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def from_model(text: str) -> str:
-    """A model's markdown for a `markdown` block: its formatting stays; links, mentions and tags go; fences are closed."""
-    bare = _without_links(_MARKDOWN_LINK.sub(r"\1", _without_tags(clean(text))))
-    safe = _ENTITY.sub("&amp;", bare).replace("<", "&lt;")
+    """A model's markdown for a `markdown` block: formatting stays; links, mentions and tags go; fences are closed."""
+    safe = _ENTITY.sub("&amp;", _bare(text)).replace("<", "&lt;")
     mark = ""
     for line in safe.split("\n"):
         mark = _after(line, mark)
@@ -135,6 +138,11 @@ def local(when: datetime) -> str:
     return moment(when.timestamp(), f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC")
 
 
+def _bare(text: str) -> str:
+    """Clean words without tags and links; what taking those out puts together is taken apart again."""
+    return _SHOUT.sub("@ ", _without_links(_without_tags(clean(text))))
+
+
 def _without_tags(text: str) -> str:
     """`<@U1|ann>` is “@ann”, `<!channel>` is “channel”, `<https://x|here>` is “here”."""
 
@@ -145,10 +153,14 @@ def _without_tags(text: str) -> str:
         name = label or mention[1:]
         return f"{'' if mention[0] == '!' else mention[0]}{name}"
 
-    return _SHOUT.sub("@ ", _TAG.sub(plain, text))
+    return _TAG.sub(plain, text)
 
 
 def _without_links(text: str) -> str:
+    for _ in range(NESTED):
+        text, found = _MARKDOWN_LINK.subn(r"\1", text)
+        if not found:
+            break
     return _BARE_LINK.sub(LINK_GONE, text)
 
 

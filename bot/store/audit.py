@@ -6,18 +6,18 @@ Answers `Finding`s: the first is where the chain breaks. `python -m bot audit ve
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.core.canonical import canonical_json, digest_of
 from bot.store import chain, records, schema
 from bot.store.store import Store
 
 START = "0" * 64
+Rows = Sequence[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ async def verify(store: Store) -> Report:
     """Walk the whole chain and compare every proposal, revision, vote, job and interval with it."""
     async with store.database.reading() as connection:
         events = (await connection.execute(sa.select(schema.event).order_by(schema.event.c.seq))).all()
-        head = (await connection.execute(sa.select(schema.chain_head))).one()
+        head = (await connection.execute(sa.select(schema.chain_head))).one_or_none()
         revisions = (await connection.execute(sa.select(schema.revision))).all()
-        votes = await _count_by_proposal(connection, schema.vote)
+        votes = (await connection.execute(sa.select(schema.vote))).all()
     findings = list(_walk(events, head))
     if findings:  # what events say is worth comparing with only while the events themselves are whole
         return Report(events=len(events), entities=len({row.entity for row in events}), findings=tuple(findings))
@@ -56,12 +56,11 @@ async def verify(store: Store) -> Report:
         findings += _compare(last, await _standing(store))
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         findings.append(Finding(where="a proposal or job", what=f"its rows cannot be read any more ({error})"))
-    findings += _revisions(revisions)
-    findings += _stray_votes(events, votes)
+    findings += _revisions(events, revisions, votes)
     return Report(events=len(events), entities=len(last), findings=tuple(findings))
 
 
-def _walk(events: list[Any] | Any, head: Any) -> Iterator[Finding]:
+def _walk(events: Rows, head: Any) -> Iterator[Finding]:
     previous, versions = START, dict[str, int]()
     for index, row in enumerate(events, start=1):
         where = f"event {row.seq} ({row.entity}, version {row.version}, {row.kind})"
@@ -79,7 +78,9 @@ def _walk(events: list[Any] | Any, head: Any) -> Iterator[Finding]:
         if row.version != versions.get(row.entity, 0) + 1:
             yield Finding(where=where, what=f"it should be version {versions.get(row.entity, 0) + 1}")
         previous, versions[row.entity] = row.hash, row.version
-    if head.hash != previous or head.seq != len(events):
+    if head is None:
+        yield Finding(where="chain_head", what="the chain's head is gone")
+    elif head.hash != previous or head.seq != len(events):
         yield Finding(
             where=f"after event {len(events)}", what=f"the chain's end is missing: {head.seq} events were written"
         )
@@ -108,28 +109,45 @@ def _compare(last: dict[str, Any], standing: dict[str, str]) -> Iterator[Finding
         yield Finding(where=entity, what="it has a row, but no event ever made it")
 
 
-def _revisions(rows: list[Any] | Any) -> Iterator[Finding]:
-    for row in rows:
-        if digest_of(json.loads(row.offer)) != row.digest:
-            where = f"revision {row.revision} of proposal {row.proposal_id}"
-            yield Finding(where=where, what="what would run differs from its digest")
-
-
-def _stray_votes(events: list[Any] | Any, votes: dict[tuple[str, int], int]) -> Iterator[Finding]:
-    """Votes on earlier revisions are not in the last snapshot; their number is in the events."""
-    said: dict[tuple[str, int], int] = {}
+def _revisions(events: Rows, revisions: Rows, votes: Rows) -> Iterator[Finding]:
+    """Every revision, earlier ones too, against the last event that told of it: its terms, its author, its votes."""
+    said: dict[tuple[str, int], dict[str, Any]] = {}
     for row in events:
         after = json.loads(row.body)["after"]
         if "votes" in after:
-            said[(after["id"], after["revision"])] = len(after["votes"])
-    for key in votes.keys() | said.keys():
-        if votes.get(key, 0) != said.get(key, 0):
-            where = f"revision {key[1]} of proposal {key[0]}"
-            yield Finding(where=where, what=f"it has {votes.get(key, 0)} votes, and {said.get(key, 0)} were recorded")
+            said[(after["id"], after["revision"])] = after
+    cast: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for vote in sorted(votes, key=lambda one: str(one.voter)):
+        cast.setdefault((vote.proposal_id, vote.revision), []).append(
+            {
+                "voter": vote.voter,
+                "verdict": vote.verdict,
+                "revision": vote.revision,
+                "digest": vote.digest,
+                "at": records.instant(vote.at),
+                "reason": vote.reason,
+            }
+        )
+    rows = {(row.proposal_id, row.revision): row for row in revisions}
+    for key in said.keys() | rows.keys() | cast.keys():
+        where = f"revision {key[1]} of proposal {key[0]}"
+        if key not in said or key not in rows:
+            yield Finding(where=where, what="its row is gone" if key in said else "no event ever told of it")
+            continue
+        yield from _revision(where, said[key], rows[key], cast.get(key, []))
 
 
-async def _count_by_proposal(connection: AsyncConnection, table: sa.Table) -> dict[tuple[str, int], int]:
-    query = sa.select(table.c.proposal_id, table.c.revision, sa.func.count()).group_by(
-        table.c.proposal_id, table.c.revision
-    )
-    return {(row[0], row[1]): row[2] for row in (await connection.execute(query)).all()}
+def _revision(where: str, said: dict[str, Any], row: Any, votes: list[dict[str, Any]]) -> Iterator[Finding]:
+    try:
+        digest, estimate = digest_of(json.loads(row.offer)), json.loads(row.estimate)
+    except ValueError:
+        yield Finding(where=where, what="its row cannot be read any more")
+        return
+    if not digest == row.digest == said["digest"]:
+        yield Finding(where=where, what="what would run differs from the digest in its events")
+    if row.author != said["author"]:
+        yield Finding(where=where, what="its author differs from its events")
+    if estimate != said["estimate"]:
+        yield Finding(where=where, what="its estimate differs from its events")
+    if votes != said["votes"]:
+        yield Finding(where=where, what="its votes differ from its events")

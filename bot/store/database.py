@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             self.url = sa.make_url(_with_driver(url))
-        except SQLAlchemyError as error:
-            raise Misconfigured("DATABASE_URL cannot be read; write sqlite:///PATH or postgresql://…") from error
-        self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _create(self.url, self.sqlite)
+            self.sqlite = self.url.get_backend_name() == "sqlite"
+            self.engine = _create(self.url, self.sqlite)
+        except (SQLAlchemyError, ImportError) as error:
+            raise Misconfigured("DATABASE_URL cannot be used; write sqlite:///PATH or postgresql://…") from error
+        # SQLite lets one write at a time and has others poll; in one process they had better queue.
+        self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if self.sqlite else nullcontext()
 
     @property
     def shown(self) -> str:
@@ -62,7 +64,7 @@ class Database:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that commits when the block ends and leaves nothing behind when it raises."""
         writer = self.engine.execution_options(signalbox_begin="IMMEDIATE")
-        async with self._translated(), writer.begin() as connection:
+        async with self._turn, self._translated(), writer.begin() as connection:
             yield connection
 
     @asynccontextmanager

@@ -302,13 +302,21 @@ class Store:
 
     async def commitments(self, team: str, *, apart_from: str | None = None) -> list[tuple[Job, Amount]]:
         """The open jobs, each with the ceiling that was approved; `apart_from` leaves one proposal out."""
-        held = [one.job for one in await self.open_jobs() if one.job.team == team]
-        found = []
-        for job in held:
-            proposal = await self.proposal_by_id(job.proposal_id) if job.proposal_id != apart_from else None
-            if proposal is not None:
-                found.append((job, proposal.offer.estimate.ceiling))
-        return found
+        table, proposal, revision = schema.job, schema.proposal, schema.revision
+        query = (
+            sa.select(table, *[proposal.c[name] for name in ("number", "team", "channel", "thread", "requester")])
+            .add_columns(revision.c.estimate)
+            .join(proposal, proposal.c.id == table.c.proposal_id)
+            .join(revision, (revision.c.proposal_id == proposal.c.id) & (revision.c.revision == proposal.c.revision))
+            .where(table.c.phase.in_([phase.value for phase in jobs.OPEN]), proposal.c.team == team)
+            .where(sa.true() if apart_from is None else table.c.proposal_id != apart_from)
+        )
+        async with self.database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+            held = await _children(
+                connection, schema.pod_interval, [row.proposal_id for row in rows], schema.pod_interval.c.attempt
+            )
+        return [(records.job_from(row, held.get(row.proposal_id, [])), records.ceiling_from(row)) for row in rows]
 
     async def history(self) -> list[PastRun]:
         """What succeeded, for estimates: the newest jobs with one whole, observed attempt."""

@@ -42,12 +42,11 @@ class Writing:
         self.now = now
 
     async def next_number(self, team: str) -> int:
-        """The next proposal's number in this workspace. Two at once: the unique constraint lets one of them win."""
+        """The next proposal's number in this workspace. The chain's head is locked first: proposals come one by one."""
+        await self.connection.execute(sa.select(schema.chain_head).with_for_update())
         table = schema.proposal
-        return (
-            int(await self.connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.team == team)) or 0)
-            + 1
-        )
+        newest = await self.connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.team == team))
+        return int(newest or 0) + 1
 
     async def move(self, before: Proposal | Job | None, after: Proposal | Job, *, kind: str, actor: str) -> None:
         """From exactly `before` (None: not there) to `after`, with its event; `Conflict` if it moved meanwhile."""

@@ -247,6 +247,31 @@ async def test_one_altered_row_is_found(url: str, table: sa.Table, change: dict[
         assert not report.whole and words in f"{report.findings[0].where}: {report.findings[0].what}"
 
 
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        (schema.vote, {"voter": "mallory"}),
+        (schema.vote, {"verdict": "reject"}),
+        (schema.revision, {"author": "mallory"}),
+        (schema.revision, {"offer": "{}"}),
+        (schema.revision, {"offer": "no JSON"}),
+        (schema.revision, {"estimate": "{}"}),
+    ],
+)
+async def test_an_altered_row_of_an_earlier_revision_is_found(
+    url: str, table: sa.Table, change: dict[str, object]
+) -> None:
+    async with World(url=url).bot() as bot:
+        proposal = await bot.propose(recipe="mnist", gpus=1)
+        await bot.approve(proposal)
+        await bot.revise(proposal, "rae", {"epochs": 2})
+        assert (await verify(bot.store)).whole
+        async with bot.store.writing() as writing:
+            await writing.connection.execute(sa.update(table).where(table.c.revision == 1).values(**change))
+        report = await verify(bot.store)
+        assert not report.whole and report.findings[0].where.startswith("revision 1")
+
+
 @pytest.mark.parametrize("table", [schema.event, schema.vote])
 async def test_a_removed_row_is_found(url: str, table: sa.Table) -> None:
     async with World(url=url).bot() as bot:

@@ -1,9 +1,14 @@
-"""MLflow through `tools.tracking`: a real SQLite file, servers that refuse or hang, and the pictures of curves."""
+"""MLflow through `tools.tracking`: a real SQLite file, servers that refuse or hang, and the pictures of curves.
+
+What must hold: one run a proposal whoever is first, text from MLflow that is safe to show, and for every failure a
+sentence without secrets, in time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,9 +33,18 @@ EPOCHS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file whose schema is up to date, made once, for MLflow's migrations are slow."""
+    path = tmp_path_factory.mktemp("migrated") / "deep" / "mlflow.db"
+    asyncio.run(Tracking(f"sqlite:///{path}").ping())
+    return path
+
+
 @pytest.fixture
-def tracking(tmp_path: Path) -> Tracking:
-    return Tracking(f"sqlite:///{tmp_path}/deep/mlflow.db", tmp_path / "artifacts")
+def tracking(tmp_path: Path, migrated: Path) -> Tracking:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return Tracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
 
 
 def client(tracking: Tracking) -> Any:
@@ -63,6 +77,19 @@ async def test_first_uses_at_once_migrate_once_and_make_one_run(tmp_path: Path) 
     made = await asyncio.gather(*(ensure(tracking) for _ in range(6)), *(ensure(tracking, "p2") for _ in range(2)))
     assert len(set(made[:6])) == 1 and len(set(made)) == 2
     assert len(await tracking.search("digits", 10)) == 2
+
+
+def test_processes_that_use_a_fresh_file_at_once_agree(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys; from tools.tracking import Tracking\n"
+        "made = Tracking(sys.argv[1]).ensure_run('digits', proposal_id='p1', name='n', tags={}, params={'lr': '1'})\n"
+        "print(asyncio.run(made))"
+    )
+    command = [sys.executable, "-c", program, f"sqlite:///{tmp_path}/deep/mlflow.db"]
+    users = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [user.communicate(timeout=60)[0].strip() for user in users]
+    assert [user.returncode for user in users] == [0, 0], "MLflow's migrations break each other"
+    assert "" not in told
 
 
 async def test_a_crash_before_the_parameters_is_mended(tracking: Tracking) -> None:
@@ -133,7 +160,13 @@ async def test_text_from_mlflow_is_cut_and_cleaned(tracking: Tracking) -> None:
     assert found is not None
     for text in (found.name, found.params["p"], found.tags["signalbox.x"]):
         assert len(text) <= 200 and text.isprintable() and "red" in text
-    made = await tracking.run(await ensure(tracking, "p9", name=evil, params={"p": evil}))
+    vast = evil * 25
+    assert len(vast) > 10_000
+    made = await tracking.run(await ensure(tracking, "p9", name=vast, params={"p": vast}, tags={"signalbox.x": vast}))
+    assert made and max(map(len, (made.name, made.params["p"], made.tags["signalbox.x"]))) <= 200
+    with pytest.raises(TrackingError) as caught:
+        await tracking.search(vast, 3)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
     assert made and made.name.isprintable() and len(client(tracking).get_run(made.run_id).data.params["p"]) <= 200
 
 
@@ -211,15 +244,16 @@ def answering() -> Iterator[Callable[[int, str], int]]:
         server.server_close()
 
 
-async def test_a_server_that_refuses_is_a_sentence_at_once() -> None:
-    tracking = Tracking("http://bot:hun%24ter2@127.0.0.1:1/")
+@pytest.mark.parametrize("login", ["bot:hun%24ter2", "user:secret"])
+async def test_a_server_that_refuses_is_a_sentence_at_once(login: str) -> None:
+    tracking = Tracking(f"http://{login}@127.0.0.1:9/")
     began = time.monotonic()
     with pytest.raises(TrackingUnavailable) as caught:
         await tracking.ping()
     assert time.monotonic() - began < 5
     said = str(caught.value)
-    assert said.startswith("MLflow at http://127.0.0.1:1/ did not answer (the connection was refused). Check MLFLOW_")
-    assert "hun" not in said
+    assert said.startswith("MLflow at http://127.0.0.1:9/ did not answer (the connection was refused). Check MLFLOW_")
+    assert not any(part in said for part in ("hun", "ter2", "secret", "user", "bot"))
 
 
 async def test_a_server_that_hangs_is_given_up_on_and_holds_up_nobody() -> None:
@@ -228,7 +262,7 @@ async def test_a_server_that_hangs_is_given_up_on_and_holds_up_nobody() -> None:
         tracking = Tracking(f"http://127.0.0.1:{port}")
         began = time.monotonic()
         failed = await asyncio.gather(
-            tracking.ping(), ensure(tracking), ensure(tracking, "p2"), tracking.run("abc"), return_exceptions=True
+            tracking.ping(), ensure(tracking), ensure(tracking, "p2"), tracking.run("abcdef12"), return_exceptions=True
         )
         assert time.monotonic() - began < 10
     assert all(isinstance(one, TrackingUnavailable) and "it took too long" in str(one) for one in failed)
@@ -299,6 +333,24 @@ def test_a_learning_curve_is_drawn_whole(tmp_path: Path) -> None:
 def test_one_epoch_shows_too(tmp_path: Path) -> None:
     picture = looked_at(learning_curve("one", EPOCHS[:1], tmp_path / "one.png")).crop((200, 50, 420, 560))
     assert has(picture, "#0072B2") and has(picture, "#D55E00"), "a line of one point is invisible without a marker"
+
+
+@pytest.mark.parametrize("count", [1, 30])
+@pytest.mark.parametrize("quality", ["val_accuracy", "val_perplexity"])
+def test_few_and_many_epochs_of_either_kind_are_drawn(tmp_path: Path, count: int, quality: str) -> None:
+    rows = [{"epoch": float(n), "train_loss": 2 / n, "val_loss": 3 / n, quality: 1 / n} for n in range(1, count + 1)]
+    picture = looked_at(learning_curve("many", rows, tmp_path / "many.png"))
+    left, right = picture.crop((0, 60, 600, 540)), picture.crop((600, 60, 1200, 540))
+    assert has(left, "#0072B2") and has(left, "#D55E00") and has(right, "#D55E00")
+
+
+def test_no_legend_lies_over_data(tmp_path: Path) -> None:
+    rows = [{"epoch": float(n), "train_loss": 0.5, "val_loss": float(n % 2), "val_accuracy": n % 2} for n in range(30)]
+    below = looked_at(learning_curve("restless", rows, tmp_path / "a" / "a.png")).crop((0, 570, 1200, 600))
+    assert has(below, "#0072B2") and has(below, "#D55E00"), "it stands below the panels"
+    series = {f"a-run-with-a-long-name-{n}": rows for n in range(8)}
+    picture = looked_at(comparison_curve("restless", series, "val_accuracy", tmp_path / "b" / "b.png"))
+    assert has(picture.crop((900, 0, 1200, 60)), "#0072B2"), "it stands at the right"
 
 
 def test_names_are_no_mathematics_and_gaps_are_no_lines(tmp_path: Path) -> None:

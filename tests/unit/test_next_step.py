@@ -57,7 +57,7 @@ LATER = NOW + timedelta(days=2)
         (SUBMITTED, LIVE, NOW, Act.START),
         (SUBMITTED, OVER, NOW, Act.START),
         (RUNNING, LIVE, NOW, Act.PROGRESS),
-        (RUNNING, LIVE, NOW + timedelta(seconds=901), Act.STOP),
+        (RUNNING, LIVE, NOW + timedelta(seconds=916), Act.STOP),
         (replace(RUNNING, cancel_by="ann"), LIVE, NOW, Act.STOP),
         (RUNNING, OVER, NOW, Act.FINISH),
         (RUNNING, ABSENT, NOW, Act.FINISH),

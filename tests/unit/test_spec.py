@@ -34,6 +34,8 @@ def test_strings_and_spellings_are_converted(given: dict[str, object], field: st
         ("digits", {"epochs": 2.5}, "a whole number"),
         ("digits", {"lr": "nan"}, "a number from"),
         ("digits", {"epochs": "many"}, "“many” is not one"),
+        ("digits", {"lr": "0,001"}, "“0,001” is not one"),
+        ("digits", {"epochs": "1,5"}, "“1,5” is not one"),
         ("minst", {}, "Did you mean mnist?"),
         ("resnet", {}, "the recipes are digits, mnist, distilgpt2"),
         ("digits", {"learnin_rate": 1}, "has no parameter"),

@@ -34,7 +34,9 @@ PASSED = frozenset(
 # An MLflow server's login is among them: the trainer logs there.
 PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "HF_", "XDG_", "REQUESTS_CA_", "CURL_CA_", "TORCH_", "MLFLOW_TRACKING_")
 PROXIES = frozenset({"http_proxy", "https_proxy", "no_proxy", "all_proxy"})
+CHECKPOINT_SHARE = 0.1  # of the runtime, at most, is kept for the checkpoint of a training that is stopped at its end
 LOOK_SECONDS = 0.05  # between two looks for a cancel; half a percent of one core
+STRAY_SECONDS = 5.0  # for what a trainer left behind to be gone; an end that is never written would be worse
 _KERNEL = ctypes.CDLL(None) if sys.platform == "linux" else None  # before the fork: a child should not load libraries
 
 
@@ -132,12 +134,15 @@ def _claim(folder: Path) -> bool:
 
 def _run(job: dict[str, Any], folder: Path, stop: threading.Event) -> tuple[int, str | None]:
     limits = float(job["manifest"]["max_runtime_seconds"]), float(job["manifest"]["grace_seconds"])
+    if _KERNEL is not None:
+        _KERNEL.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what a trainer orphans, whatever its session, becomes ours
     with (folder / "log.txt").open("ab", buffering=0) as log:
         trainer = _start(job, folder, log)
     try:
         return _watch(trainer, *limits, folder, stop)
     finally:
         _kill_group(trainer.pid, signal.SIGKILL)  # whatever it left behind
+        _kill_strays()
 
 
 def _start(job: dict[str, Any], folder: Path, log: Any) -> subprocess.Popen[bytes]:
@@ -179,24 +184,34 @@ def _die_with(supervisor: int) -> None:
 def _watch(
     trainer: subprocess.Popen[bytes], runtime: float, grace: float, folder: Path, stop: threading.Event
 ) -> tuple[int, str | None]:
-    """Until it ends: its exit status (negative: the signal), and why we ended it, if we did."""
-    deadline = time.monotonic() + runtime
+    """Until it ends: its exit status (negative: the signal), and why we ended it, if we did.
+
+    The approved runtime is the last moment of all: the time for a checkpoint is taken from its end, not put on top. A
+    job folder that is taken away ends the training too, since nothing could account for it any more.
+    """
+    end = _clock() + runtime
+    deadline = end - min(grace, runtime * CHECKPOINT_SHARE)
     stopped: str | None = None
     kill_at: float | None = None
     while True:
         try:
             return trainer.wait(LOOK_SECONDS), stopped
         except subprocess.TimeoutExpired:
-            moment = time.monotonic()
+            moment = _clock()
         if stopped is None:
-            cancelled = stop.is_set() or (folder / "cancel").exists()
+            cancelled = stop.is_set() or (folder / "cancel").exists() or not (folder / "job.json").exists()
             stopped = "cancelled" if cancelled else "deadline" if moment >= deadline else None
             if stopped is not None:
                 _kill_group(trainer.pid, signal.SIGTERM)
-                kill_at = moment + grace
+                kill_at = min(moment + grace, max(end, moment))
         elif kill_at is not None and moment >= kill_at:
             _kill_group(trainer.pid, signal.SIGKILL)
             kill_at = None
+
+
+def _clock() -> float:
+    """Seconds that go on while the machine sleeps, where the system has such a clock: cost does too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _kill_group(group: int, number: signal.Signals) -> None:
@@ -204,11 +219,28 @@ def _kill_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
+def _kill_strays() -> None:
+    """What left the trainer's group. Over and over, for a while: a dying parent may fork once more."""
+    until = time.monotonic() + STRAY_SECONDS
+    while time.monotonic() < until and (strays := _living_children()):
+        for stray in strays:
+            with contextlib.suppress(psutil.Error):
+                stray.kill()
+        time.sleep(0.01)
+
+
+def _living_children() -> list[psutil.Process]:
+    found = psutil.Process().children(recursive=True)
+    return [child for child in found if birth(child.pid) is not None]
+
+
 def _end(folder: Path, code: int, stopped: str | None, message: str | None) -> None:
     ended = {"exit_code": code, "ended_at": now(), "stopped": stopped, "message": message}
     while True:
         try:
             write_whole(folder / "ended.json", ended)
+            return
+        except FileNotFoundError:  # the folder was taken away: there is nowhere to write
             return
         except OSError:  # a full disk: the end must not be lost, so wait for room
             time.sleep(5)

@@ -1,0 +1,1 @@
+"""Slack's payloads: the values they are made from, golden files, the linter, hostile words."""

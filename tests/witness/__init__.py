@@ -1,0 +1,1 @@
+"""Our Slack half against a Slack that nobody here wrote: npm `emulate`, fetched on the first run."""
