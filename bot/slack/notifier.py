@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from bot.core.errors import Unavailable
 from bot.core.job import Job
 from bot.core.proposal import Proposal
 from bot.policies import Policies
-from bot.slack import blocks, notices
+from bot.slack import blocks, charts, notices
 from bot.store.store import Store
 from bot.store.writing import Notice
 from tools.progress import Progress
@@ -77,7 +77,7 @@ class SlackNotifier:
         """Bring the card up to date, and tell in the thread what people must know."""
         if notice.kind == "digest":
             message = await self._digest(notice.channel, date.fromisoformat(notice.subject))
-            await self._client.chat_postMessage(channel=notice.channel, **message)
+            await _written(self._client.chat_postMessage, channel=notice.channel, **message)
             return
         card = await self._cards.card(notice.subject)
         await self.show(card)
@@ -106,7 +106,7 @@ class SlackNotifier:
             await self._post(card, message)
             return
         try:
-            await self._client.chat_update(channel=card.proposal.channel, ts=where, **message)
+            await _written(self._client.chat_update, channel=card.proposal.channel, ts=where, **message)
         except SlackApiError as error:
             if error.response.get("error") not in GONE:
                 raise
@@ -120,12 +120,12 @@ class SlackNotifier:
                 raise Unavailable(f"The card of proposal {proposal.number} is just being posted.")
         where = await self._posted_before(proposal)
         if where is None:
-            answer = await self._client.chat_postMessage(
-                channel=proposal.channel, thread_ts=_thread(proposal), **message
+            answer = await _written(
+                self._client.chat_postMessage, channel=proposal.channel, thread_ts=_thread(proposal), **message
             )
             where = str(answer["ts"])
         else:
-            await self._client.chat_update(channel=proposal.channel, ts=where, **message)
+            await _written(self._client.chat_update, channel=proposal.channel, ts=where, **message)
         async with self._store.writing() as writing:
             await writing.card_posted(proposal.id, where)
 
@@ -172,6 +172,17 @@ class SlackNotifier:
                 reason = error.response.get("error") or f"HTTP {error.response.status_code}"
             self._files = reason not in ("unknown_method", "missing_scope", "HTTP 404")
             log.warning("no learning curve of %s was uploaded: %s", card.job.name, reason)
+
+
+async def _written(write: Callable[..., Awaitable[Any]], **message: Any) -> Any:
+    """Write a message; where this Slack refuses its charts and tables, the same as plain text."""
+    try:
+        return await write(**message)
+    except SlackApiError as error:
+        if error.response.get("error") != "invalid_blocks":
+            raise
+        log.warning("blocks were refused, so charts are shown as text: %s", error.response.get("response_metadata"))
+        return await write(**charts.plainer(message))
 
 
 def _thread(proposal: Proposal) -> str | None:

@@ -162,6 +162,7 @@ async def test_a_plain_slack_without_metadata_streams_files_or_assistant(tmp_pat
         requester, approver = slack.user("U1"), slack.user("U2")
         await requester.mention("C1", "train digits for 2 epochs")
         pending = await card(slack, "Approvals", "digits")
+        slack.fail("chat.update", error="invalid_blocks", times=1)  # a Slack that does not know a block of ours
         await approver.click(pending, "sb_approve", wait=False)
         final = await card(slack, "succeeded", seconds=60)
         assert final.ts == pending.ts
