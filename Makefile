@@ -1,6 +1,6 @@
 # Signalbox. `make demo` and `make test` set up all they need: uv, and two locked environments
 # (.venv for the bot, .venv-trainers for the trainers, so that the bot's carries no torch).
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 UV_VERSION := 0.13.9
 UV := $(CURDIR)/.uv/bin/uv
 BOT := .venv/bin/python
