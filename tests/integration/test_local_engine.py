@@ -391,6 +391,25 @@ async def test_a_job_whose_folder_is_taken_away_does_not_go_on_unaccounted(yard:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("garbage", ["garbage", "{}"])
+async def test_a_job_whose_record_is_spoilt_can_be_cancelled_and_ends(yard: Yard, garbage: str) -> None:
+    yard.trainer(HANG)
+    uid = await yard.start()
+    (yard.job() / "job.json").write_text(garbage, encoding="utf-8")
+    with pytest.raises(EngineUnavailable, match="mend"):
+        await yard.engine.observe(NAME)
+    if garbage == "garbage":
+        await yard.engine.cancel(NAME, uid)
+    else:
+        os.kill(yard.claim()["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while not (yard.job() / "ended.json").exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
+    assert (await yard.engine.observe(NAME)).standing is Standing.ABSENT
+
+
 async def test_a_cancelled_suspended_job_never_starts(yard: Yard) -> None:
     yard.trainer(QUICK)
     uid = await yard.create()

@@ -233,7 +233,10 @@ class LocalEngine:
         await asyncio.to_thread(self._cancel, name, uid)
 
     def _cancel(self, name: str, uid: str) -> None:
-        job = self._read(name, "job.json")
+        try:
+            job = self._read(name, "job.json")
+        except EngineUnavailable:
+            job = {"uid": uid}  # whoever spoilt the file, the person wants the training to end
         if job is not None and job.get("uid") == uid:
             asked = {"cancelled_at": datetime.now(UTC).isoformat()}
             with _translated():
@@ -245,7 +248,7 @@ class LocalEngine:
         return await asyncio.to_thread(self._observe, name)
 
     def _observe(self, name: str) -> Observation:
-        job = self._read(name, "job.json")
+        job = self._known(name)
         if job is None:
             return Observation(standing=Standing.ABSENT)
         seen = Observation(standing=Standing.SUSPENDED, uid=job["uid"], digest=job["digest"])
@@ -313,6 +316,19 @@ class LocalEngine:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,100}", name):
             raise EngineRefused(f"{name[:60]!r} is no job's name.")
         return self._jobs / name
+
+    def _known(self, name: str) -> dict[str, Any] | None:
+        """What was created; None too where that cannot be read any more and what ran of it is over."""
+        try:
+            job = self._read(name, "job.json")
+            if job is not None and not {"uid", "digest"} <= job.keys():
+                raise EngineUnavailable(f"{self._folder(name) / 'job.json'} is not whole; mend it.")
+        except EngineUnavailable:
+            started = self._read(name, "started.json")
+            if started is None or _supervised(started):
+                raise
+            return None
+        return job
 
     def _read(self, name: str, file: str) -> dict[str, Any] | None:
         path = self._folder(name) / file
