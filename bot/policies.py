@@ -31,16 +31,6 @@ class Policies(Protocol):
     async def of(self, team: str, channel: str) -> Policy: ...
 
 
-class FixedPolicy:
-    """One policy for all."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-
-    async def of(self, team: str, channel: str) -> Policy:
-        return self._policy.in_channel(channel)
-
-
 class PolicyFile:
     """The policy of a file; `groups` may be set once a surface can look them up."""
 

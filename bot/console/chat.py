@@ -30,7 +30,6 @@ from bot.core.periods import parse_period
 from bot.core.proposal import ProposalState, Verdict
 from bot.store.store import Message
 from tools.crashpoints import crash
-from tools.desk import Caller
 from tools.engines.base import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -129,16 +128,8 @@ class Chat:
 
     async def _answer(self, message: Message) -> None:
         crash("inbox.received")
-        caller = Caller(
-            team=message.team,
-            channel=message.channel,
-            thread=message.thread,
-            user=message.user,
-            event_id=message.event_id,
-            prompt=message.text,
-        )
         with self._console.status("thinking…") if self._console.is_terminal else nullcontext():
-            said = await self._assistant.answer(message.text, caller)
+            said = await self._assistant.answer(message.text, message.caller())
         self._notifier.say(said)
         await self._app.store.answered(message.team, message.event_id)
 

@@ -26,7 +26,7 @@ from bot.settings import Settings
 
 LINE_LIMIT = 64 * 1024  # bytes of one line; more is no sentence
 PLAIN_WIDTH = 110  # columns where there is no terminal
-OK, FAILED, INTERRUPTED = 0, 1, 130
+OK, FAILED = 0, 1
 
 
 class Session:
@@ -169,7 +169,7 @@ async def interactive(session: Session) -> int:
 
 
 def quiet_logging() -> None:
-    """Warnings go to standard error, a line each; libraries' chatter nowhere."""
+    """Errors go to standard error, a line each; what people should know is said in the chat."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     for name in ("mlflow", "alembic", "apscheduler", "httpx", "openai"):
         logging.getLogger(name).setLevel(logging.ERROR)

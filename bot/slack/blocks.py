@@ -26,11 +26,8 @@ REASON_SHOWN = 1000
 FALLBACK = 1000  # characters of what a notification shows
 
 
-def card(card: Card, *, curve_file: str | None = None) -> dict[str, Any]:
-    """The whole message: `text` for notifications and plain clients, `blocks`, `metadata`.
-
-    `curve_file` is the id of a learning curve's picture that Slack already has.
-    """
+def card(card: Card) -> dict[str, Any]:
+    """The whole message: `text` for notifications and plain clients, `blocks`, `metadata`."""
     proposal = card.proposal
     return {
         "text": _fallback(card),
@@ -41,7 +38,7 @@ def card(card: Card, *, curve_file: str | None = None) -> dict[str, Any]:
             *_revision(card),
             pairs(said.money(card)),
             *_standing(card),
-            *_curve(card, curve_file),
+            *_curve(card),
             context(*_identity(card)),
             *_actions(card),
         ],
@@ -95,14 +92,10 @@ def _standing(card: Card) -> list[Block]:
     return blocks
 
 
-def _curve(card: Card, file: str | None) -> list[Block]:
+def _curve(card: Card) -> list[Block]:
     if card.job is None or card.job.open:
         return []
-    blocks = learning_curves(card.progress.epoch_metrics)
-    if file is not None:
-        alt = f"Learning curve of {card.job.name}"
-        blocks.append({"type": "image", "slack_file": {"id": file}, "alt_text": alt})
-    return blocks
+    return learning_curves(card.progress.epoch_metrics)
 
 
 def _identity(card: Card) -> list[str]:

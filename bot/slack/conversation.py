@@ -87,20 +87,12 @@ class Conversation:
         await self.optional(
             "assistant.threads.setStatus", channel_id=message.channel, thread_ts=message.thread, status=THINKING
         )
-        caller = Caller(
-            team=message.team,
-            channel=message.channel,
-            thread=message.thread,
-            user=message.user,
-            event_id=message.event_id,
-            prompt=message.text,
-        )
         answers = await asyncio.shield(self._answers)
         stream = Stream(
             self.optional, channel=message.channel, thread=message.thread, user=message.user, team=message.team
         )
         try:
-            said = await answers.answer(message.text, caller, stream.on_text)
+            said = await answers.answer(message.text, message.caller(), stream.on_text)
         except SignalboxError as error:
             said = str(error)
         if not await stream.finish(said, [feedback_block()]):

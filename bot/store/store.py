@@ -26,6 +26,7 @@ from bot.store import records, schema
 from bot.store.database import Database
 from bot.store.writing import Notice, Writing
 from tools.cost import Amount, Interval, PastRun
+from tools.desk import Caller
 from tools.progress import Progress
 
 HISTORY = 500  # the newest finished jobs that estimates look at
@@ -45,6 +46,17 @@ class Message:
     thread: str
     user: str
     text: str
+
+    def caller(self) -> Caller:
+        """Who speaks, and where, for the agent that answers it."""
+        return Caller(
+            team=self.team,
+            channel=self.channel,
+            thread=self.thread,
+            user=self.user,
+            event_id=self.event_id,
+            prompt=self.text,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

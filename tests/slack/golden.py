@@ -27,9 +27,8 @@ from bot.cards import Card
 from bot.core.periods import month
 from bot.core.policy import Policy
 from bot.core.proposal import Proposal, Verdict
-from bot.policies import FixedPolicy
 from bot.slack import blocks, conversation, digest_blocks, home, modals, text
-from tests.world import Bot, Clock, World
+from tests.world import Bot, Clock, FixedPolicy, World
 from tools.cost import RateCard
 from tools.engines.base import Standing
 from tools.progress import Progress

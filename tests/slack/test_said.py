@@ -110,9 +110,3 @@ def test_many_approvers_are_counted_rather_than_cut() -> None:
 def test_names_of_a_terminal_are_not_mentions() -> None:
     message, shown, _ = rendered(states.card(states.proposal(requester="rae <!here>", author="rae"), able=("ann",)))
     assert not lint(message) and "*May approve* ann" in shown and "<!here>" not in shown
-
-
-def test_a_picture_stands_below_the_curves() -> None:
-    message = blocks.card(STATES["succeeded"], curve_file="F0CURVE")
-    assert not lint(message)
-    assert {"type": "image", "slack_file": {"id": "F0CURVE"}}.items() <= message["blocks"][-3].items()

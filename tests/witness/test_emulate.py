@@ -26,7 +26,6 @@ from bot.approvals.deciding import Hand
 from bot.approvals.proposing import Asked
 from bot.core.policy import Policy
 from bot.core.proposal import Proposal, Verdict
-from bot.policies import FixedPolicy
 from bot.reconciler import Reconciler
 from bot.settings import SOURCE
 from bot.slack import blocks
@@ -35,7 +34,7 @@ from bot.slack.conversation import Conversation
 from bot.slack.notifier import SlackNotifier
 from bot.store.store import Message
 from tests.witness.emulate import NotToBeHad, emulate
-from tests.world import POLICY, Bot, World
+from tests.world import POLICY, Bot, FixedPolicy, World
 from tools.progress import Progress
 from tools.spec import parse_spec
 
