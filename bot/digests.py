@@ -22,6 +22,7 @@ from bot.core.policy import Budget
 from bot.core.proposal import Proposal, ProposalState
 from bot.policies import Policies
 from bot.store.store import Store
+from bot.store.writing import Writing
 from tools.cost import Actual, Estimate, actual, dollars
 
 CATCH_UP_DAYS = 3  # after downtime, older days are not sent any more
@@ -141,10 +142,12 @@ class DigestClock:
         return claimed
 
     async def _claim(self, of: date) -> bool:
+        def commit(writing: Writing) -> None:
+            writing.claim_digest(self._team, self._channel, of.isoformat())
+            writing.tell(self._team, self._channel, "digest", of.isoformat(), "signalbox")
+
         try:
-            async with self._store.writing() as writing:
-                await writing.claim_digest(self._team, self._channel, of.isoformat())
-                await writing.tell(self._team, self._channel, "digest", of.isoformat(), "signalbox")
+            await self._store.write(commit)
         except Conflict:
             return False
         return True

@@ -25,7 +25,7 @@ from bot.core.policy import check_start
 from bot.core.proposal import Proposal
 from bot.policies import Policies
 from bot.store.store import OpenJob, Store
-from bot.store.writing import Notice
+from bot.store.writing import Notice, Writing
 from tools.cost import Interval
 from tools.crashpoints import crash
 from tools.engines.base import (
@@ -132,10 +132,7 @@ class Reconciler:
     async def _expire(self) -> None:
         for before in await self._store.overdue():
             try:
-                async with self._store.writing() as writing:
-                    after = before.expired(writing.now)
-                    await writing.move(before, after, kind="expired", actor="signalbox")
-                    await writing.tell(after.team, after.channel, "expired", after.id, "signalbox")
+                await self._store.write(partial(_expired, before))
             except (Conflict, Refused):
                 log.debug("proposal %s was decided as it expired", before.number)
 
@@ -155,8 +152,7 @@ class Reconciler:
                 continue
             self._reminded.add(key)
             with suppress(IntegrityError):  # another replica, or a life before this, has told it
-                async with self._store.writing() as writing:
-                    await writing.tell(proposal.team, proposal.channel, "reminder", proposal.id, "signalbox", once=key)
+                await self._store.write(partial(_reminded, proposal, key))
 
     # -- jobs -------------------------------------------------------------------------------------------------
 
@@ -210,11 +206,14 @@ class Reconciler:
     async def _back_off(self, found: OpenJob, trouble: str) -> None:
         failures = found.failures + 1
         log.warning("job %s: %s", found.job.name, trouble)
-        async with self._store.writing() as writing:
-            await writing.save_trouble(found.job, trouble, failures, writing.now + _delay(failures))
+        job = found.job
+
+        def commit(writing: Writing) -> None:
+            writing.save_trouble(job, trouble, failures, writing.now + _delay(failures))
             if trouble != found.trouble:  # people hear of it once, not at every try
-                job = found.job
-                await writing.tell(job.team, job.channel, "trouble", job.proposal_id, "signalbox")
+                writing.tell(job.team, job.channel, "trouble", job.proposal_id, "signalbox")
+
+        await self._store.write(commit)
 
     async def _step(self, proposal_id: str) -> bool:
         """One step from fresh rows. True if another may follow at once."""
@@ -243,9 +242,12 @@ class Reconciler:
                 check_start(policy, proposal, budget)
             except Refused as error:
                 return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
-            async with self._store.writing() as writing:
+
+            def commit(writing: Writing) -> None:
                 after = job.changed(phase=JobPhase.SUBMITTED, submitted_at=writing.now)
-                await writing.move(job, after, kind="permitted", actor="signalbox")
+                writing.move(job, after, kind="permitted", actor="signalbox")
+
+            await self._store.write(commit)
         crash("permit.after_commit")
         return True
 
@@ -296,9 +298,12 @@ class Reconciler:
         proposal = await self._proposal(job)
         intervals = _intervals(job, observed, proposal)
         after = job.changed(phase=JobPhase.RUNNING, started_at=intervals[0].started_at, intervals=intervals)
-        async with self._store.writing() as writing:
-            await writing.move(job, after, kind="started", actor="signalbox")
-            await writing.tell(job.team, job.channel, "started", job.proposal_id, "signalbox")
+
+        def commit(writing: Writing) -> None:
+            writing.move(job, after, kind="started", actor="signalbox")
+            writing.tell(job.team, job.channel, "started", job.proposal_id, "signalbox")
+
+        await self._store.write(commit)
         crash("start.recorded")
         return observed.standing is Standing.ENDED
 
@@ -308,8 +313,7 @@ class Reconciler:
             await self._record(job, "attempt", intervals=intervals)
             return True
         if observed.progress != await self._store.progress(job.proposal_id):
-            async with self._store.writing() as writing:
-                await writing.save_progress(job, observed.progress)
+            await self._store.write(lambda writing: writing.save_progress(job, observed.progress))
             await self._notifier.progress(job, observed.progress)
         return False
 
@@ -325,20 +329,24 @@ class Reconciler:
         intervals = job.intervals
         if observed.attempts and observed.uid == job.uid and job.phase is not JobPhase.QUEUED:
             intervals = _intervals(job, observed, await self._proposal(job))
+        phase = step.phase
         crash("finish.before_commit")
-        async with self._store.writing() as writing:
+
+        def commit(writing: Writing) -> None:
             after = job.changed(
-                phase=step.phase,
+                phase=phase,
                 reason=step.reason,
                 finished_at=writing.now,
-                metrics=dict(observed.progress.result) if step.phase is JobPhase.SUCCEEDED else {},
+                metrics=dict(observed.progress.result) if phase is JobPhase.SUCCEEDED else {},
                 intervals=tuple(_closed(interval, writing.now) for interval in intervals),
             )
-            await writing.save_progress(job, observed.progress)
-            await writing.move(job, after, kind=step.phase.value, actor=job.cancel_by or "signalbox")
-            await writing.tell(job.team, job.channel, "finished", job.proposal_id, "signalbox")
+            writing.save_progress(job, observed.progress)
+            writing.move(job, after, kind=phase.value, actor=job.cancel_by or "signalbox")
+            writing.tell(job.team, job.channel, "finished", job.proposal_id, "signalbox")
             if job.run_id:
-                await writing.tell(job.team, job.channel, CLOSE_RUN, job.proposal_id, "signalbox")
+                writing.tell(job.team, job.channel, CLOSE_RUN, job.proposal_id, "signalbox")
+
+        await self._store.write(commit)
         crash("finish.after_commit")
         self.wake()
         return False
@@ -347,8 +355,8 @@ class Reconciler:
         return False
 
     async def _record(self, job: Job, kind: str, **changes: object) -> None:
-        async with self._store.writing() as writing:
-            await writing.move(job, job.changed(**changes), kind=kind, actor="signalbox")
+        after = job.changed(**changes)
+        await self._store.write(lambda writing: writing.move(job, after, kind=kind, actor="signalbox"))
 
     async def _proposal(self, job: Job) -> Proposal:
         proposal = await self._store.proposal_by_id(job.proposal_id)
@@ -385,9 +393,9 @@ class Reconciler:
 
     async def _deliver(self, notice: Notice) -> None:
         if not self._store.database.sqlite:  # there may be other replicas
-            async with self._store.writing() as writing:
-                if not await writing.claim_notice(notice, writing.now + timedelta(seconds=LEASE_SECONDS)):
-                    return
+            lease = timedelta(seconds=LEASE_SECONDS)
+            if not await self._store.write(lambda writing: writing.claim_notice(notice, writing.now + lease)):
+                return
         crash("outbox.before_deliver")
         try:
             async with asyncio.timeout(STEP_SECONDS):
@@ -396,8 +404,7 @@ class Reconciler:
             await self._not_delivered(notice, error)
             return
         crash("outbox.after_deliver")
-        async with self._store.writing() as writing:
-            await writing.delivered(notice)
+        await self._store.write(lambda writing: writing.delivered(notice))
 
     async def _hand_over(self, notice: Notice) -> None:
         if notice.kind != CLOSE_RUN:
@@ -410,9 +417,22 @@ class Reconciler:
         failures = notice.failures + 1
         last = failures >= DELIVERIES
         log.warning("notice %s (%s): %s%s", notice.id, notice.kind, error, "; set aside" if last else "")
-        async with self._store.writing() as writing:
-            retry_at = None if last else writing.now + _delay(failures)
-            await writing.not_delivered(notice, f"{type(error).__name__}: {error}", retry_at)
+        trouble = f"{type(error).__name__}: {error}"
+
+        def commit(writing: Writing) -> None:
+            writing.not_delivered(notice, trouble, None if last else writing.now + _delay(failures))
+
+        await self._store.write(commit)
+
+
+def _expired(before: Proposal, writing: Writing) -> None:
+    after = before.expired(writing.now)
+    writing.move(before, after, kind="expired", actor="signalbox")
+    writing.tell(after.team, after.channel, "expired", after.id, "signalbox")
+
+
+def _reminded(proposal: Proposal, key: str, writing: Writing) -> None:
+    writing.tell(proposal.team, proposal.channel, "reminder", proposal.id, "signalbox", once=key)
 
 
 def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Interval, ...]:

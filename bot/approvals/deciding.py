@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bot.approvals.pricing import Pricing
+from bot.approvals.pricing import Pricing, budget_in
 from bot.core.errors import Refused
 from bot.core.job import Job, JobPhase
 from bot.core.policy import Policy, check_deciding, check_proposing, eligible
@@ -51,30 +51,32 @@ class Deciding:
         self._wake = wake
 
     async def decide(
-        self, hand: Hand, number: int, verdict: Verdict, *, seen_digest: str | None = None, reason: str = ""
+        self, hand: Hand, which: int | str, verdict: Verdict, *, seen_digest: str | None = None, reason: str = ""
     ) -> Proposal:
         """One person's vote on the revision whose digest they saw (None: the present one).
 
-        Raises `Refused` with the exact reason: not theirs to decide, already decided and by whom, expired, changed
-        since. One transaction holds the vote, the new state, and the queued job if that was the last vote needed.
+        `which` is the proposal's number, or its id where a button names it. Raises `Refused` with the exact reason:
+        not theirs to decide, already decided and by whom, expired, changed since. One transaction holds the vote, the
+        new state, and the queued job if that was the last vote needed.
         """
-        proposal = await self._store.rerun(lambda: self._decide(hand, number, verdict, seen_digest, reason))
+        proposal = await self._store.rerun(lambda: self._decide(hand, which, verdict, seen_digest, reason))
         crash("decide.after_commit")
         self._wake()
         return proposal
 
     async def _decide(
-        self, hand: Hand, number: int, verdict: Verdict, seen_digest: str | None, reason: str
+        self, hand: Hand, which: int | str, verdict: Verdict, seen_digest: str | None, reason: str
     ) -> Proposal:
-        before = await self._store.proposal(hand.team, hand.channel, number)
+        case = await self._store.case(hand.team, hand.channel, which, self._pricing.month)
+        before = case.proposal
         policy = await self._policies.of(hand.team, hand.channel)
-        now = await self._store.now()
-        before.must_be_pending(now)
+        before.must_be_pending(case.now)
         needed = check_deciding(policy, before, hand.user, verdict)
         if verdict is Verdict.APPROVE:
-            (await self._pricing.budget(policy, hand.team, hand.channel, now)).must_hold(before.offer.estimate.ceiling)
+            budget_in(case.spending, policy, hand.channel).must_hold(before.offer.estimate.ceiling)
         crash("decide.before_commit")
-        async with self._store.writing() as writing:
+
+        def commit(writing: Writing) -> Proposal:
             after = before.voted(
                 Vote(
                     voter=hand.user,
@@ -88,12 +90,13 @@ class Deciding:
                 counted=eligible(policy, before.requester, before.author),
             )
             kind = "voted" if after.state is ProposalState.PENDING else after.state.value
-            await writing.move(before, after, kind=kind, actor=hand.user)
-            await writing.tell(after.team, after.channel, kind, after.id, hand.user)
+            writing.move(before, after, kind=kind, actor=hand.user)
+            writing.tell(after.team, after.channel, kind, after.id, hand.user)
             if after.state is ProposalState.APPROVED:
-                job = _job_of(after, writing, policy)
-                await writing.move(None, job, kind="queued", actor=hand.user)
-        return after
+                writing.move(None, _job_of(after, writing, policy), kind="queued", actor=hand.user)
+            return after
+
+        return await self._store.write(commit)
 
     async def revise(self, hand: Hand, number: int, changes: Mapping[str, object]) -> Revised:
         """Other parameters: the next revision, priced anew, its votes reset. By the requester or an approver."""
@@ -118,10 +121,14 @@ class Deciding:
             budget=await self._pricing.budget(policy, hand.team, hand.channel, now),
             open_by_requester=0,  # it is open already
         )
-        async with self._store.writing() as writing:
+
+        def commit(writing: Writing) -> Proposal:
             after = before.revised(hand.user, offer, now=writing.now, expires_at=writing.now + policy.decide_within)
-            await writing.move(before, after, kind="revised", actor=hand.user)
-            await writing.tell(after.team, after.channel, "revised", after.id, hand.user)
+            writing.move(before, after, kind="revised", actor=hand.user)
+            writing.tell(after.team, after.channel, "revised", after.id, hand.user)
+            return after
+
+        after = await self._store.write(commit)
         return Revised(proposal=after, before=before, changes=changed(before.offer.spec, spec))
 
     async def withdraw(self, hand: Hand, number: int, reason: str = "") -> Proposal:
@@ -135,11 +142,14 @@ class Deciding:
         before.must_be_pending(await self._store.now())
         if hand.user != before.requester:
             raise Refused(f"Proposal {number} is {before.requester}'s; an approver rejects it instead.")
-        async with self._store.writing() as writing:
+
+        def commit(writing: Writing) -> Proposal:
             after = before.withdrawn(hand.user, writing.now, reason[:REASON_LIMIT])
-            await writing.move(before, after, kind="withdrawn", actor=hand.user)
-            await writing.tell(after.team, after.channel, "withdrawn", after.id, hand.user)
-        return after
+            writing.move(before, after, kind="withdrawn", actor=hand.user)
+            writing.tell(after.team, after.channel, "withdrawn", after.id, hand.user)
+            return after
+
+        return await self._store.write(commit)
 
     async def cancel(self, hand: Hand, number: int) -> Job:
         """Ask for an open job to end. By its requester or an approver; the engine gives it its grace time."""
@@ -160,11 +170,14 @@ class Deciding:
         _must_be_concerned(policy, hand, proposal.requester, f"cancel {before.name}")
         if before.cancel_by is not None:
             raise Refused(f"{before.cancel_by} has already cancelled {before.name}; it is ending.")
-        async with self._store.writing() as writing:
-            after = before.changed(cancel_by=hand.user)
-            await writing.move(before, after, kind="cancelling", actor=hand.user)
-            await writing.tell(after.team, after.channel, "cancelling", after.proposal_id, hand.user)
-        return after
+        after = before.changed(cancel_by=hand.user)
+
+        def commit(writing: Writing) -> Job:
+            writing.move(before, after, kind="cancelling", actor=hand.user)
+            writing.tell(after.team, after.channel, "cancelling", after.proposal_id, hand.user)
+            return after
+
+        return await self._store.write(commit)
 
 
 def _must_be_concerned(policy: Policy, hand: Hand, requester: str, what: str) -> None:

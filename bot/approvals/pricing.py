@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from bot.core.errors import Refused, Unavailable
 from bot.core.periods import Period, month
 from bot.core.policy import Budget, Policy
 from bot.core.proposal import Offer
+from bot.store.spending import Spending
 from bot.store.store import Store
-from tools.cost import Amount, RateCard, actual, clip, estimate
+from tools.cost import RateCard, estimate
 from tools.engines.base import Engine, EngineRefused, EngineUnavailable
 from tools.spec import TrainingSpec
 
@@ -45,33 +45,25 @@ class Pricing:
             estimate=estimate(spec, resources, rates, await self._store.history()),
         )
 
+    def month(self, now: datetime) -> Period:
+        """The calendar month that budgets are kept for."""
+        return month(now.astimezone(self.zone).date(), self.zone)
+
     async def budget(
         self, policy: Policy, team: str, channel: str, now: datetime, *, apart_from: str | None = None
     ) -> Budget:
-        """This month's budget, the channel's where that is the tighter one.
+        """This month's budget; `apart_from` leaves out what one proposal's own job has committed."""
+        spending = await self._store.spending(team, self.month(now), now, apart_from=apart_from)
+        return budget_in(spending, policy, channel)
 
-        `apart_from` leaves out what one proposal's own job has committed.
-        """
-        whole = await self._budget(policy.budget_per_month, team, None, now, apart_from)
-        if policy.channel_budget_per_month is None:
-            return whole
-        own = await self._budget(policy.channel_budget_per_month, team, channel, now, apart_from)
-        assert own.left is not None
-        return own if whole.left is None or own.left <= whole.left else whole
 
-    async def _budget(
-        self, limit: Decimal | None, team: str, channel: str | None, now: datetime, apart_from: str | None
-    ) -> Budget:
-        period = month(now.astimezone(self.zone).date(), self.zone)
-        committed = Decimal(0)
-        for job, ceiling in await self._store.commitments(team, apart_from=apart_from):
-            if channel in (None, job.channel):
-                committed += max(Decimal(0), ceiling.dollars - actual(job.intervals, now).amount.dollars)
-        spent = (await self._spent(team, channel, period, now)).dollars
-        return Budget(limit=limit, spent=spent, committed=committed, of=" of this channel" if channel else "")
-
-    async def _spent(self, team: str, channel: str | None, period: Period, now: datetime) -> Amount:
-        """What the intervals inside a period cost."""
-        charges = await self._store.charges(team, period.start, period.end, channel=channel)
-        costs = (clip(charge.interval, period.start, period.end, now) for charge in charges)
-        return sum(costs, start=Amount())
+def budget_in(spending: Spending, policy: Policy, channel: str) -> Budget:
+    """The month's budget in a channel: the channel's own where that is the tighter one."""
+    spent, committed = spending.of(None)
+    whole = Budget(limit=policy.budget_per_month, spent=spent.dollars, committed=committed)
+    if policy.channel_budget_per_month is None:
+        return whole
+    spent, committed = spending.of(channel)
+    own = Budget(limit=policy.channel_budget_per_month, spent=spent.dollars, committed=committed, of=" of this channel")
+    assert own.left is not None
+    return own if whole.left is None or own.left <= whole.left else whole

@@ -12,6 +12,7 @@ from bot.core.policy import check_proposing
 from bot.core.proposal import Proposal, ProposalState, proposal_id
 from bot.policies import Policies
 from bot.store.store import Store
+from bot.store.writing import Writing
 from tools.crashpoints import crash
 from tools.spec import TrainingSpec
 
@@ -63,27 +64,31 @@ class Proposing:
             open_in_channel=await self._store.count_pending(asked.team, channel=asked.channel),
         )
         crash("propose.before_commit")
+
+        def commit(writing: Writing) -> Proposal:
+            proposal = Proposal(
+                id=identity,
+                number=writing.next_number(asked.team),
+                team=asked.team,
+                channel=asked.channel,
+                thread=asked.thread,
+                requester=asked.requester,
+                prompt=asked.prompt[:PROMPT_LIMIT],
+                state=ProposalState.PENDING,
+                revision=1,
+                version=1,
+                author=asked.requester,
+                offer=offer,
+                digest=offer.digest,
+                created_at=writing.now,
+                expires_at=writing.now + policy.decide_within,
+            )
+            writing.move(None, proposal, kind="proposed", actor=asked.requester)
+            writing.tell(asked.team, asked.channel, "proposed", proposal.id, asked.requester)
+            return proposal
+
         try:
-            async with self._store.writing() as writing:
-                proposal = Proposal(
-                    id=identity,
-                    number=await writing.next_number(asked.team),
-                    team=asked.team,
-                    channel=asked.channel,
-                    thread=asked.thread,
-                    requester=asked.requester,
-                    prompt=asked.prompt[:PROMPT_LIMIT],
-                    state=ProposalState.PENDING,
-                    revision=1,
-                    version=1,
-                    author=asked.requester,
-                    offer=offer,
-                    digest=offer.digest,
-                    created_at=writing.now,
-                    expires_at=writing.now + policy.decide_within,
-                )
-                await writing.move(None, proposal, kind="proposed", actor=asked.requester)
-                await writing.tell(asked.team, asked.channel, "proposed", proposal.id, asked.requester)
+            proposal = await self._store.write(commit)
         except IntegrityError as error:  # the number, or the proposal itself, was taken at the same moment
             raise Conflict("Another proposal was made at the same moment; try again.") from error
         crash("propose.after_commit")

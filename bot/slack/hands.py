@@ -39,10 +39,18 @@ class Press:
     """One click, as far as it can be trusted: the person and place are Slack's word, the rest was compared."""
 
     hand: Hand
-    proposal: Proposal
+    proposal_id: str  # the button's claim: looked up in the hand's workspace and channel by whoever uses it
     seen: str  # the digest that stood on the card
     trigger: str
-    channel: str | None  # None: on the home page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One form that was sent, with the proposal it was opened for as that stands now."""
+
+    hand: Hand
+    proposal: Proposal
+    seen: str
 
 
 class Hands:
@@ -102,36 +110,43 @@ class Hands:
     async def _press(self, body: Payload) -> Press:
         channel = (body.get("channel") or {}).get("id")
         proposal_id, seen = blocks.parse_value(str(body["actions"][0].get("value", "")))
+        if channel is None:  # on the home page
+            channel = (await self._found(proposal_id)).channel
+        return Press(
+            hand=Hand(team=self._team, channel=channel, user=str(body["user"]["id"])),
+            proposal_id=proposal_id,
+            seen=seen,
+            trigger=str(body.get("trigger_id", "")),
+        )
+
+    async def _found(self, proposal_id: str, channel: str | None = None) -> Proposal:
         proposal = await self._store.proposal_by_id(proposal_id)
         if proposal is None or proposal.team != self._team or channel not in (None, proposal.channel):
             raise Refused("This button does not belong to a proposal of this channel.")
-        return Press(
-            hand=Hand(team=self._team, channel=proposal.channel, user=str(body["user"]["id"])),
-            proposal=proposal,
-            seen=seen,
-            trigger=str(body.get("trigger_id", "")),
-            channel=channel,
-        )
+        return proposal
 
     async def _approve(self, press: Press) -> None:
-        await self._deciding.decide(press.hand, press.proposal.number, Verdict.APPROVE, seen_digest=press.seen)
+        await self._deciding.decide(press.hand, press.proposal_id, Verdict.APPROVE, seen_digest=press.seen)
 
     async def _cancel(self, press: Press) -> None:
-        await self._deciding.cancel(press.hand, press.proposal.number)
+        proposal = await self._found(press.proposal_id, press.hand.channel)
+        await self._deciding.cancel(press.hand, proposal.number)
 
     async def _compare(self, press: Press) -> None:
-        caller = self._caller(press)
-        said = await self._desk.compare(caller, [str(press.proposal.number), "best"])
+        proposal = await self._found(press.proposal_id, press.hand.channel)
+        caller = _caller(proposal, press.hand)
+        said = await self._desk.compare(caller, [str(proposal.number), "best"])
         await self._client.chat_postEphemeral(
-            channel=press.proposal.channel,
-            thread_ts=press.proposal.thread or None,
+            channel=proposal.channel,
+            thread_ts=proposal.thread or None,
             user=press.hand.user,
             text=f"```{text.escape(said).replace(chr(96) * 3, chr(39) * 3)}```",
         )
 
     def _open(self, view: Callable[[Card], dict[str, Any]]) -> Callable[[Press], Awaitable[None]]:
         async def handler(press: Press) -> None:
-            card = await self._cards.card(press.proposal.id)
+            await self._found(press.proposal_id, press.hand.channel)
+            card = await self._cards.card(press.proposal_id)
             await self._client.views_open(trigger_id=press.trigger, view=view(card))
 
         return handler
@@ -147,15 +162,13 @@ class Hands:
 
     # -- modals -----------------------------------------------------------------------------------------------------
 
-    def _submitted(self, handler: Callable[[Press, Payload], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    def _submitted(self, handler: Callable[[Form, Payload], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         async def listener(ack: AsyncAck, body: Payload, view: Payload) -> None:
             try:
                 proposal_id, seen = blocks.parse_value(str(view.get("private_metadata", "")))
-                proposal = await self._store.proposal_by_id(proposal_id)
-                if proposal is None or proposal.team != self._team:
-                    raise Refused("This form does not belong to a proposal of this workspace.")
+                proposal = await self._found(proposal_id)
                 hand = Hand(team=self._team, channel=proposal.channel, user=str(body["user"]["id"]))
-                await handler(Press(hand=hand, proposal=proposal, seen=seen, trigger="", channel=None), view)
+                await handler(Form(hand=hand, proposal=proposal, seen=seen), view)
             except modals.FieldErrors as error:
                 await ack(response_action="errors", errors=error.by_block)
             except SignalboxError as error:
@@ -168,22 +181,20 @@ class Hands:
 
         return listener
 
-    async def _reject(self, press: Press, view: Payload) -> None:
+    async def _reject(self, form: Form, view: Payload) -> None:
         reason = modals.reason_of(view)
-        await self._deciding.decide(
-            press.hand, press.proposal.number, Verdict.REJECT, seen_digest=press.seen, reason=reason
-        )
+        await self._deciding.decide(form.hand, form.proposal.id, Verdict.REJECT, seen_digest=form.seen, reason=reason)
 
-    async def _revise(self, press: Press, view: Payload) -> None:
-        if press.seen != press.proposal.digest:
+    async def _revise(self, form: Form, view: Payload) -> None:
+        if form.seen != form.proposal.digest:
             raise Refused("It was changed meanwhile; close this form and read the new card.")
-        changes = modals.changes_of(view, press.proposal.offer.spec)
-        await self._deciding.revise(press.hand, press.proposal.number, changes)
+        changes = modals.changes_of(view, form.proposal.offer.spec)
+        await self._deciding.revise(form.hand, form.proposal.number, changes)
 
-    async def _rerun(self, press: Press, view: Payload) -> None:
+    async def _rerun(self, form: Form, view: Payload) -> None:
         """The same with changes, as a new proposal of whoever asks; the same form sent twice is one."""
-        changes = modals.changes_of(view, press.proposal.offer.spec)
-        parameters: dict[str, object] = press.proposal.offer.spec.canonical()
+        changes = modals.changes_of(view, form.proposal.offer.spec)
+        parameters: dict[str, object] = form.proposal.offer.spec.canonical()
         recipe = str(parameters.pop("recipe"))
         try:
             spec = parse_spec(recipe, {**parameters, **changes})
@@ -191,10 +202,10 @@ class Hands:
             raise Refused(str(error)) from error
         asked = Asked(
             team=self._team,
-            channel=press.proposal.channel,
-            thread=press.proposal.thread,
-            requester=press.hand.user,
-            prompt=f"again as proposal {press.proposal.number}, with changes",
+            channel=form.proposal.channel,
+            thread=form.proposal.thread,
+            requester=form.hand.user,
+            prompt=f"again as proposal {form.proposal.number}, with changes",
             event_id=f"view:{view['id']}",
         )
         await self._proposing.propose(asked, spec)
@@ -225,12 +236,13 @@ class Hands:
         named = {proposal.requester, proposal.author, proposal.decided_by or "", *policy.approvers}
         return sorted(named - {""})
 
-    def _caller(self, press: Press) -> Caller:
-        return Caller(
-            team=self._team,
-            channel=press.proposal.channel,
-            thread=press.proposal.thread,
-            user=press.hand.user,
-            event_id="click",
-            prompt="compare",
-        )
+
+def _caller(proposal: Proposal, hand: Hand) -> Caller:
+    return Caller(
+        team=hand.team,
+        channel=proposal.channel,
+        thread=proposal.thread,
+        user=hand.user,
+        event_id="click",
+        prompt="compare",
+    )

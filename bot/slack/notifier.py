@@ -114,10 +114,9 @@ class SlackNotifier:
 
     async def _post(self, card: Card, message: dict[str, Any]) -> None:
         proposal = card.proposal
-        async with self._store.writing() as writing:
-            until = writing.now + timedelta(seconds=LEASE_SECONDS)
-            if not await writing.claim_card(proposal.id, until):
-                raise Unavailable(f"The card of proposal {proposal.number} is just being posted.")
+        lease = timedelta(seconds=LEASE_SECONDS)
+        if not await self._store.write(lambda writing: writing.claim_card(proposal.id, writing.now + lease)):
+            raise Unavailable(f"The card of proposal {proposal.number} is just being posted.")
         where = await self._posted_before(proposal)
         if where is None:
             answer = await _written(
@@ -126,8 +125,8 @@ class SlackNotifier:
             where = str(answer["ts"])
         else:
             await _written(self._client.chat_update, channel=proposal.channel, ts=where, **message)
-        async with self._store.writing() as writing:
-            await writing.card_posted(proposal.id, where)
+        posted = where
+        await self._store.write(lambda writing: writing.card_posted(proposal.id, posted))
 
     async def _posted_before(self, proposal: Proposal) -> str | None:
         """A card that was posted and not recorded: its blocks carry the proposal's id, whatever becomes of metadata."""

@@ -114,9 +114,8 @@ class Pages:
 
     async def _feedback(self, ack: AsyncAck, body: Payload) -> None:
         verdict = str(body["actions"][0].get("value", ""))[:16]
-        channel, message = str(body["channel"]["id"]), str(body["message"]["ts"])
-        async with self._store.writing() as writing:
-            await writing.save_feedback(self._team, channel, message, str(body["user"]["id"]), verdict)
+        channel, message, user = str(body["channel"]["id"]), str(body["message"]["ts"]), str(body["user"]["id"])
+        await self._store.write(lambda writing: writing.save_feedback(self._team, channel, message, user, verdict))
         await ack()
 
     def _caller(self, user: str, channel: str) -> Caller:

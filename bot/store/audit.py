@@ -43,11 +43,7 @@ class Report:
 
 async def verify(store: Store) -> Report:
     """Walk the whole chain and compare every proposal, revision, vote, job and interval with it."""
-    async with store.database.reading() as connection:
-        events = (await connection.execute(sa.select(schema.event).order_by(schema.event.c.seq))).all()
-        head = (await connection.execute(sa.select(schema.chain_head))).one_or_none()
-        revisions = (await connection.execute(sa.select(schema.revision))).all()
-        votes = (await connection.execute(sa.select(schema.vote))).all()
+    events, head, revisions, votes = await store.database.read(_recorded)
     findings = list(_walk(events, head))
     if findings:  # what events say is worth comparing with only while the events themselves are whole
         return Report(events=len(events), entities=len({row.entity for row in events}), findings=tuple(findings))
@@ -58,6 +54,14 @@ async def verify(store: Store) -> Report:
         findings.append(Finding(where="a proposal or job", what=f"its rows cannot be read any more ({error})"))
     findings += _revisions(events, revisions, votes)
     return Report(events=len(events), entities=len(last), findings=tuple(findings))
+
+
+def _recorded(connection: sa.Connection) -> tuple[Rows, Any, Rows, Rows]:
+    events = connection.execute(sa.select(schema.event).order_by(schema.event.c.seq)).all()
+    head = connection.execute(sa.select(schema.chain_head)).one_or_none()
+    revisions = connection.execute(sa.select(schema.revision)).all()
+    votes = connection.execute(sa.select(schema.vote)).all()
+    return events, head, revisions, votes
 
 
 def _walk(events: Rows, head: Any) -> Iterator[Finding]:

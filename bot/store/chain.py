@@ -1,7 +1,7 @@
 """The append-only, hash-chained event log: every change of a proposal or job, with the entity as it then stood.
 
 An event's hash covers the hash before it, so a row that is altered, removed or slipped in later breaks the chain
-there; `bot.store.audit` finds the place. The head row makes a cut-off tail show, and serialises writers in PostgreSQL.
+there; `bot.store.audit` finds the place. The head row makes a cut-off tail show.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.core.canonical import canonical_json
 from bot.store.records import instant
 from bot.store.schema import chain_head, event
+
+HEAD = sa.select(chain_head).where(chain_head.c.id == 1)
+APPEND = sa.insert(event)
+SET_HEAD = sa.update(chain_head).where(chain_head.c.id == 1)
 
 
 def link(previous: str, body: str) -> str:
@@ -38,8 +41,8 @@ def body_of(*, seq: int, entity: str, version: int, kind: str, actor: str, at: d
     )
 
 
-async def append(
-    connection: AsyncConnection,
+def append(
+    connection: sa.Connection,
     *,
     entity: str,
     version: int,
@@ -49,13 +52,10 @@ async def append(
     after: dict[str, Any],
 ) -> None:
     """Write the next event. Part of the transaction that changes the entity."""
-    head = (await connection.execute(sa.select(chain_head).where(chain_head.c.id == 1).with_for_update())).one()
+    head = connection.execute(HEAD).one()
     seq = head.seq + 1
     body = body_of(seq=seq, entity=entity, version=version, kind=kind, actor=actor, at=at, after=after)
     hashed = link(head.hash, body)
-    await connection.execute(
-        sa.insert(event).values(
-            seq=seq, entity=entity, version=version, kind=kind, actor=actor, at=at, body=body, hash=hashed
-        )
-    )
-    await connection.execute(sa.update(chain_head).where(chain_head.c.id == 1).values(seq=seq, hash=hashed))
+    row = {"seq": seq, "entity": entity, "version": version, "kind": kind, "actor": actor, "at": at}
+    connection.execute(APPEND, row | {"body": body, "hash": hashed})
+    connection.execute(SET_HEAD, {"seq": seq, "hash": hashed})

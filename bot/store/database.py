@@ -1,29 +1,60 @@
 """Opening the database: pragmas, transactions, migrations, and the one translation of its errors.
 
-SQLite runs with a write-ahead log and synchronous=FULL, so that what was acknowledged survives a power cut, and every
-writing transaction begins IMMEDIATE, so that none fails half-way for a lock it could not upgrade.
+What talks to it is a plain function of a connection, run in a thread: nothing can be awaited inside a transaction, and
+one statement costs no hop between threads. Writers queue for one thread, which commits all that has queued up at once
+(a group commit, docs/adr/0007): each `write` is still all or nothing, and returns after the commit that holds it.
+
+SQLite runs with a write-ahead log and synchronous=FULL, so that what was acknowledged survives a power cut. In both
+databases one writer works at a time: SQLite's BEGIN IMMEDIATE, an advisory lock in PostgreSQL, replicas included.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bot.core.errors import Misconfigured, Unavailable
 from bot.store.migrations import HEAD
 
 BUSY_SECONDS = 10  # how long a writer waits for another; beyond it, something holds the database
+READERS = 4  # threads that read at the same time
+TOGETHER = 64  # writes in one commit, at most
+WRITER_LOCK = 0x51674E  # the key of PostgreSQL's advisory lock
+UNIT = "signalbox_unit"  # the savepoint around each write of a commit
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class _Unit:
+    """One write that waits for its turn, and who waits for it."""
+
+    act: Callable[[sa.Connection], Any]
+    done: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def settle(self) -> None:
+        if self.done.done():
+            return  # nobody waits any more
+        if self.error is not None:
+            self.done.set_exception(self.error)
+        else:
+            self.done.set_result(self.result)
 
 
 class Database:
-    """One engine and how to talk over it: `reading()` sees a snapshot, `writing()` commits all of it or nothing."""
+    """One engine and how to talk over it: `read` sees a snapshot, `write` commits all of it or nothing."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -32,8 +63,11 @@ class Database:
             self.engine = _create(self.url, self.sqlite)
         except (SQLAlchemyError, ImportError) as error:
             raise Misconfigured("DATABASE_URL cannot be used; write sqlite:///PATH or postgresql://…") from error
-        # SQLite lets one write at a time and has others poll; in one process they had better queue.
-        self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if self.sqlite else nullcontext()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="database-writer")
+        self._queue: deque[_Unit] = deque()
+        self._busy = False  # the writer has been called and has not looked at an empty queue since
+        self._lock = threading.Lock()  # over the two above
 
     @property
     def shown(self) -> str:
@@ -48,27 +82,72 @@ class Database:
                 await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             except OSError as error:
                 raise Misconfigured(f"DATABASE_URL: the folder {folder} cannot be made ({error.strerror}).") from error
-        async with self.writing() as connection:
-            await connection.run_sync(_migrate)
+        await self.write(_migrate)
 
     async def close(self) -> None:
-        await self.engine.dispose()
+        """What was queued is written first."""
+        await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._readers.shutdown)
+        self.engine.dispose()
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self, look: Callable[[sa.Connection], T]) -> T:
         """A transaction that does not write."""
-        async with self._translated(), self.engine.connect() as connection:
-            yield connection
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, look)
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that commits when the block ends and leaves nothing behind when it raises."""
+    async def write(self, act: Callable[[sa.Connection], T]) -> T:
+        """A transaction that is committed when this returns and leaves nothing behind when it raises."""
+        loop = asyncio.get_running_loop()
+        unit = _Unit(act=act, done=loop.create_future())
+        with self._lock:
+            self._queue.append(unit)
+            call, self._busy = not self._busy, True
+        if call:
+            self._writer.submit(self._write_all, loop)
+        result: T = await unit.done
+        return result
+
+    # -- in threads -------------------------------------------------------------------------------------------------
+
+    def _look(self, look: Callable[[sa.Connection], T]) -> T:
+        with self._translated(), self.engine.connect() as connection:
+            return look(connection)
+
+    def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Commit after commit until nobody waits."""
+        while units := self._taken():
+            try:
+                self._commit(units)
+            except BaseException as error:  # none of them is written
+                for unit in units:
+                    unit.error = unit.error or error
+            loop.call_soon_threadsafe(_settle, units)
+
+    def _taken(self) -> list[_Unit]:
+        with self._lock:
+            units = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
+            self._busy = bool(units)
+        return units
+
+    def _commit(self, units: list[_Unit]) -> None:
+        """One transaction, a savepoint for each: what one of them raises undoes that one alone."""
         writer = self.engine.execution_options(signalbox_begin="IMMEDIATE")
-        async with self._turn, self._translated(), writer.begin() as connection:
-            yield connection
+        with self._translated(), writer.begin() as connection:
+            if not self.sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
+            for unit in units:
+                if unit.done.cancelled():
+                    continue
+                connection.exec_driver_sql(f"SAVEPOINT {UNIT}")
+                try:
+                    with self._translated():
+                        unit.result = unit.act(connection)
+                except Exception as error:
+                    unit.error = error
+                    connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {UNIT}")
+                connection.exec_driver_sql(f"RELEASE SAVEPOINT {UNIT}")
 
-    @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except IntegrityError:
@@ -79,19 +158,26 @@ class Database:
             raise Unavailable(f"The database {self.shown} does not answer ({error}). Is it running?") from error
 
 
+def _settle(units: list[_Unit]) -> None:
+    for unit in units:
+        unit.settle()
+
+
 def _with_driver(url: str) -> str:
-    for plain, driven in (("sqlite:", "sqlite+aiosqlite:"), ("postgresql:", "postgresql+psycopg:")):
+    for plain, driven in (("sqlite:", "sqlite+pysqlite:"), ("postgresql:", "postgresql+psycopg:")):
         if url.startswith(plain):
             return driven + url[len(plain) :]
     return "postgresql+psycopg:" + url[len("postgres:") :] if url.startswith("postgres:") else url
 
 
-def _create(url: sa.URL, sqlite: bool) -> AsyncEngine:
+def _create(url: sa.URL, sqlite: bool) -> sa.Engine:
     if not sqlite:
-        return create_async_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": BUSY_SECONDS})
-    engine = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        waits = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={3 * BUSY_SECONDS}s"
+        arguments = {"connect_timeout": BUSY_SECONDS, "options": waits}
+        return sa.create_engine(url, pool_pre_ping=True, connect_args=arguments)
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
-    @sa.event.listens_for(engine.sync_engine, "connect")
+    @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we begin transactions ourselves, below
         cursor = connection.cursor()
@@ -99,7 +185,7 @@ def _create(url: sa.URL, sqlite: bool) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @sa.event.listens_for(engine.sync_engine, "begin")
+    @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         kind = connection.get_execution_options().get("signalbox_begin", "DEFERRED")
         connection.exec_driver_sql(f"BEGIN {kind}")

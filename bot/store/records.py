@@ -66,11 +66,6 @@ def proposal_from(row: Row, votes: Iterable[Row]) -> Proposal:
     )
 
 
-def ceiling_from(row: Row) -> Amount:
-    """The approved ceiling alone, of a row that has the revision's estimate."""
-    return Amount.from_document(json.loads(row.estimate)["ceiling"])
-
-
 def _vote_from(row: Row) -> Vote:
     return Vote(
         voter=row.voter,

@@ -6,9 +6,8 @@ Reads for people take team and channel, so that nobody reads across them; reads 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -16,16 +15,17 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.core import job as jobs
 from bot.core.errors import Conflict, NotFound
 from bot.core.job import Job
+from bot.core.periods import Period
 from bot.core.proposal import Offer, Proposal, ProposalState
-from bot.store import records, schema
+from bot.store import records, schema, spending
 from bot.store.database import Database
+from bot.store.spending import Spending
 from bot.store.writing import Notice, Writing
-from tools.cost import Amount, Interval, PastRun
+from tools.cost import Interval, PastRun
 from tools.desk import Caller
 from tools.progress import Progress
 
@@ -80,6 +80,34 @@ class OpenJob:
     trouble: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A proposal as it stands, the database's time, and the month's money."""
+
+    proposal: Proposal
+    now: datetime
+    spending: Spending
+
+
+_revision = schema.revision.c
+PROPOSALS = (
+    sa.select(schema.proposal, _revision.author, _revision.offer, _revision.digest, _revision.estimate)
+    .join(
+        schema.revision,
+        (_revision.proposal_id == schema.proposal.c.id) & (_revision.revision == schema.proposal.c.revision),
+    )
+    .order_by(schema.proposal.c.number.desc())
+)
+BY_ID = PROPOSALS.where(schema.proposal.c.id == sa.bindparam("is_id"))
+HERE = PROPOSALS.where(*(schema.proposal.c[name] == sa.bindparam(f"is_{name}") for name in ("team", "channel")))
+HERE_BY = {name: HERE.where(schema.proposal.c[name] == sa.bindparam("is_it")) for name in ("number", "id")}
+CHILDREN = {
+    table: sa.select(table).where(table.c.proposal_id.in_(sa.bindparam("parents", expanding=True))).order_by(order)
+    for table, order in ((schema.vote, schema.vote.c.at), (schema.pod_interval, schema.pod_interval.c.attempt))
+}
+CLOCK = sa.select(sa.func.clock_timestamp())  # PostgreSQL's
+
+
 class Store:
     """`clock` replaces the database's own clock in tests that need to be at another time."""
 
@@ -89,14 +117,23 @@ class Store:
 
     async def now(self) -> datetime:
         """The database's clock, which alone decides what has expired."""
-        async with self.database.reading() as connection:
-            return await _now(connection, self._clock)
+        if self._clock is not None or self.database.sqlite:
+            return self._here()
+        return await self.database.read(self._now)
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[Writing]:
-        """One transaction: all of it is committed, or nothing."""
-        async with self.database.writing() as connection:
-            yield Writing(connection, await _now(connection, self._clock))
+    async def write(self, act: Callable[[Writing], T]) -> T:
+        """One transaction: all that `act` does is committed when this returns, or nothing if it raises."""
+        return await self.database.write(lambda connection: act(Writing(connection, self._now(connection))))
+
+    def _now(self, connection: sa.Connection) -> datetime:
+        if self._clock is not None or self.database.sqlite:
+            return self._here()
+        moment: datetime = connection.execute(CLOCK).scalar_one()
+        return moment.astimezone(UTC)
+
+    def _here(self) -> datetime:
+        """SQLite has no clock but this machine's."""
+        return self._clock().astimezone(UTC) if self._clock is not None else datetime.now(UTC)
 
     async def rerun(self, use_case: Callable[[], Awaitable[T]]) -> T:
         """Run a load-verb-commit again from fresh rows while it loses races; its verb must be pure."""
@@ -112,17 +149,21 @@ class Store:
 
     async def proposal(self, team: str, channel: str, number: int) -> Proposal:
         """The proposal of that number in that channel, or `NotFound`."""
-        table = schema.proposal
-        found = await self._proposals(
-            table.c.team == team, table.c.channel == channel, table.c.number == number, limit=1
-        )
-        if not found:
-            raise NotFound(f"There is no proposal {number} here. List what there is with /jobs or /inbox.")
-        return found[0]
+        return await self.database.read(lambda connection: _found(connection, team, channel, number))
+
+    async def case(self, team: str, channel: str, which: int | str, month: Callable[[datetime], Period]) -> Case:
+        """All that a decision is taken by, in one look. `which`: a number, or the id on a button; else `NotFound`."""
+
+        def look(connection: sa.Connection) -> Case:
+            proposal, now = _found(connection, team, channel, which), self._now(connection)
+            money = spending.look(connection, team, month(now), now, None)
+            return Case(proposal=proposal, now=now, spending=money)
+
+        return await self.database.read(look)
 
     async def proposal_by_id(self, proposal_id: str) -> Proposal | None:
         """Our own row, whichever channel it is of."""
-        found = await self._proposals(schema.proposal.c.id == proposal_id, limit=1)
+        found = await self.database.read(lambda connection: _read_proposals(connection, BY_ID, {"is_id": proposal_id}))
         return found[0] if found else None
 
     async def proposals(
@@ -141,8 +182,7 @@ class Store:
     async def first_day(self, team: str, zone: ZoneInfo) -> date | None:
         """The local date of a workspace's first proposal; there is nothing to tell of the days before."""
         query = sa.select(sa.func.min(schema.proposal.c.created_at)).where(schema.proposal.c.team == team)
-        async with self.database.reading() as connection:
-            first: datetime | None = await connection.scalar(query)
+        first: datetime | None = await self.database.read(lambda connection: connection.scalar(query))
         return first.astimezone(zone).date() if first else None
 
     async def overdue(self) -> list[Proposal]:
@@ -160,33 +200,19 @@ class Store:
             query = query.where(table.c.requester == requester)
         if channel is not None:
             query = query.where(table.c.channel == channel)
-        async with self.database.reading() as connection:
-            return int(await connection.scalar(query) or 0)
+        counted: int = await self.database.read(lambda connection: connection.execute(query).scalar_one())
+        return counted
 
     async def revisions(self, proposal_id: str) -> list[Offer]:
         """Every revision's offer, oldest first."""
         table = schema.revision
         query = sa.select(table).where(table.c.proposal_id == proposal_id).order_by(table.c.revision)
-        async with self.database.reading() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self.database.read(lambda connection: connection.execute(query).all())
         return [Offer.from_document(json.loads(row.offer), json.loads(row.estimate)) for row in rows]
 
     async def _proposals(self, *where: sa.ColumnElement[bool], limit: int | None) -> list[Proposal]:
-        table, revision = schema.proposal, schema.revision
-        query = (
-            sa.select(table, *[revision.c[name] for name in ("author", "offer", "digest", "estimate")])
-            .join(revision, (revision.c.proposal_id == table.c.id) & (revision.c.revision == table.c.revision))
-            .where(*where)
-            .order_by(table.c.number.desc())
-            .limit(limit)
-        )
-        async with self.database.reading() as connection:
-            rows = (await connection.execute(query)).all()
-            votes = await _children(connection, schema.vote, [row.id for row in rows], schema.vote.c.at)
-        return [
-            records.proposal_from(row, [vote for vote in votes.get(row.id, []) if vote.revision == row.revision])
-            for row in rows
-        ]
+        query = PROPOSALS.where(*where).limit(limit)
+        return await self.database.read(lambda connection: _read_proposals(connection, query))
 
     # -- jobs -------------------------------------------------------------------------------------------------
 
@@ -232,11 +258,7 @@ class Store:
             .order_by(proposal.c.number.desc())
             .limit(limit)
         )
-        async with self.database.reading() as connection:
-            rows = (await connection.execute(query)).all()
-            held = await _children(
-                connection, schema.pod_interval, [row.proposal_id for row in rows], schema.pod_interval.c.attempt
-            )
+        rows, held = await self.database.read(lambda connection: _with_intervals(connection, query))
         return [
             OpenJob(
                 job=records.job_from(row, held.get(row.proposal_id, [])),
@@ -254,26 +276,23 @@ class Store:
     async def progress(self, proposal_id: str) -> Progress:
         """What the trainer said last."""
         query = sa.select(schema.job.c.progress).where(schema.job.c.proposal_id == proposal_id)
-        async with self.database.reading() as connection:
-            return records.progress_from(await connection.scalar(query) or "{}")
+        said: str | None = await self.database.read(lambda connection: connection.scalar(query))
+        return records.progress_from(said or "{}")
 
     # -- surfaces ---------------------------------------------------------------------------------------------
 
     async def card_message(self, proposal_id: str) -> str | None:
         """Where the card of a proposal was posted."""
         table = schema.card
-        async with self.database.reading() as connection:
-            found: str | None = await connection.scalar(
-                sa.select(table.c.message).where(table.c.proposal_id == proposal_id)
-            )
+        query = sa.select(table.c.message).where(table.c.proposal_id == proposal_id)
+        found: str | None = await self.database.read(lambda connection: connection.scalar(query))
         return found
 
     async def takes_part(self, team: str, channel: str, thread: str) -> bool:
         """Whether somebody has spoken to the bot in that thread before."""
         table = schema.inbox
         query = sa.select(sa.true()).where(table.c.team == team, table.c.channel == channel, table.c.thread == thread)
-        async with self.database.reading() as connection:
-            return await connection.scalar(query.limit(1)) is not None
+        return await self.database.read(lambda connection: connection.scalar(query.limit(1))) is not None
 
     async def pending_everywhere(self) -> list[Proposal]:
         """Every pending proposal, for reminders."""
@@ -298,8 +317,7 @@ class Store:
             .where(sa.true() if channel is None else proposal.c.channel == channel)
             .order_by(held.c.started_at)
         )
-        async with self.database.reading() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self.database.read(lambda connection: connection.execute(query).all())
         charged = [(row, json.loads(row.offer)["spec"]) for row in rows]
         return [
             Charge(
@@ -312,23 +330,9 @@ class Store:
             for row, spec in charged
         ]
 
-    async def commitments(self, team: str, *, apart_from: str | None = None) -> list[tuple[Job, Amount]]:
-        """The open jobs, each with the ceiling that was approved; `apart_from` leaves one proposal out."""
-        table, proposal, revision = schema.job, schema.proposal, schema.revision
-        query = (
-            sa.select(table, *[proposal.c[name] for name in ("number", "team", "channel", "thread", "requester")])
-            .add_columns(revision.c.estimate)
-            .join(proposal, proposal.c.id == table.c.proposal_id)
-            .join(revision, (revision.c.proposal_id == proposal.c.id) & (revision.c.revision == proposal.c.revision))
-            .where(table.c.phase.in_([phase.value for phase in jobs.OPEN]), proposal.c.team == team)
-            .where(sa.true() if apart_from is None else table.c.proposal_id != apart_from)
-        )
-        async with self.database.reading() as connection:
-            rows = (await connection.execute(query)).all()
-            held = await _children(
-                connection, schema.pod_interval, [row.proposal_id for row in rows], schema.pod_interval.c.attempt
-            )
-        return [(records.job_from(row, held.get(row.proposal_id, [])), records.ceiling_from(row)) for row in rows]
+    async def spending(self, team: str, month: Period, now: datetime, *, apart_from: str | None = None) -> Spending:
+        """What the month has cost and what the open jobs may still cost; `apart_from` leaves one proposal out."""
+        return await self.database.read(lambda connection: spending.look(connection, team, month, now, apart_from))
 
     async def history(self) -> list[PastRun]:
         """What succeeded, for estimates: the newest jobs with one whole, observed attempt."""
@@ -342,8 +346,7 @@ class Store:
             .order_by(table.c.finished_at.desc())
             .limit(HISTORY)
         )
-        async with self.database.reading() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self.database.read(lambda connection: connection.execute(query).all())
         offers = [(Offer.from_document(json.loads(row.offer), json.loads(row.estimate)), row) for row in rows]
         return [
             PastRun(
@@ -359,31 +362,14 @@ class Store:
     async def receive(self, message: Message) -> bool:
         """Record what a person said, before it is acknowledged. False: it was here already."""
         try:
-            async with self.writing() as writing:
-                await writing.connection.execute(
-                    sa.insert(schema.inbox).values(
-                        team=message.team,
-                        event_id=message.event_id,
-                        channel=message.channel,
-                        thread=message.thread,
-                        user=message.user,
-                        text=message.text,
-                        received_at=writing.now,
-                    )
-                )
+            await self.write(lambda writing: writing.receive(asdict(message)))
         except IntegrityError:
             return False
         return True
 
     async def answered(self, team: str, event_id: str) -> None:
         """The person has their answer."""
-        table = schema.inbox
-        async with self.writing() as writing:
-            await writing.connection.execute(
-                sa.update(table)
-                .where(table.c.team == team, table.c.event_id == event_id)
-                .values(answered_at=writing.now)
-            )
+        await self.write(lambda writing: writing.answered(team, event_id))
 
     async def unanswered(self, team: str) -> list[Message]:
         """What was recorded and never answered, oldest first."""
@@ -391,8 +377,7 @@ class Store:
         query = (
             sa.select(table).where(table.c.team == team, table.c.answered_at.is_(None)).order_by(table.c.received_at)
         )
-        async with self.database.reading() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self.database.read(lambda connection: connection.execute(query).all())
         names = Message.__dataclass_fields__
         return [Message(**{name: getattr(row, name) for name in names}) for row in rows]
 
@@ -405,8 +390,8 @@ class Store:
         if due:
             now = await self.now()
             query = query.where(table.c.retry_at.is_(None) | (table.c.retry_at <= now))
-        async with self.database.reading() as connection:
-            rows = (await connection.execute(query.order_by(table.c.id).limit(200))).all()
+        oldest = query.order_by(table.c.id).limit(200)
+        rows = await self.database.read(lambda connection: connection.execute(oldest).all())
         return [
             Notice(
                 id=row.id,
@@ -421,24 +406,38 @@ class Store:
         ]
 
 
-async def _children(
-    connection: AsyncConnection, table: sa.Table, parents: Sequence[str], order: sa.ColumnElement[Any]
-) -> dict[str, list[records.Row]]:
+def _found(connection: sa.Connection, team: str, channel: str, which: int | str) -> Proposal:
+    by = "number" if isinstance(which, int) else "id"
+    found = _read_proposals(connection, HERE_BY[by], {"is_team": team, "is_channel": channel, "is_it": which})
+    if found:
+        return found[0]
+    if by == "id":
+        raise NotFound("This button does not belong to a proposal of this channel.")
+    raise NotFound(f"There is no proposal {which} here. List what there is with /jobs or /inbox.")
+
+
+def _read_proposals(
+    connection: sa.Connection, query: sa.Select[Any], key: Mapping[str, object] | None = None
+) -> list[Proposal]:
+    rows = connection.execute(query, key).all()
+    votes = _children(connection, schema.vote, [row.id for row in rows])
+    return [
+        records.proposal_from(row, [vote for vote in votes.get(row.id, []) if vote.revision == row.revision])
+        for row in rows
+    ]
+
+
+def _with_intervals(
+    connection: sa.Connection, query: sa.Select[Any]
+) -> tuple[Sequence[records.Row], dict[str, list[records.Row]]]:
+    rows = connection.execute(query).all()
+    return rows, _children(connection, schema.pod_interval, [row.proposal_id for row in rows])
+
+
+def _children(connection: sa.Connection, table: sa.Table, parents: Sequence[str]) -> dict[str, list[records.Row]]:
     """Rows of `table` by their proposal's id."""
     found: dict[str, list[records.Row]] = {}
     for start in range(0, len(parents), IN_LIST):
-        some = parents[start : start + IN_LIST]
-        query = sa.select(table).where(table.c.proposal_id.in_(some)).order_by(order)
-        for row in (await connection.execute(query)).all():
+        for row in connection.execute(CHILDREN[table], {"parents": parents[start : start + IN_LIST]}):
             found.setdefault(row.proposal_id, []).append(row)
     return found
-
-
-async def _now(connection: AsyncConnection, clock: Callable[[], datetime] | None) -> datetime:
-    if clock is not None:
-        return clock().astimezone(UTC)
-    if connection.dialect.name == "sqlite":
-        text = await connection.scalar(sa.text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"))
-        return datetime.fromisoformat(str(text)).replace(tzinfo=UTC)
-    moment: datetime = (await connection.execute(sa.text("SELECT clock_timestamp()"))).scalar_one()
-    return moment.astimezone(UTC)

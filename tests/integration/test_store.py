@@ -13,6 +13,7 @@ from bot.core.proposal import Proposal, ProposalState
 from bot.store import schema
 from bot.store.audit import verify
 from bot.store.store import Message
+from bot.store.writing import Writing
 from tests.world import CHANNEL, TEAM, World, hand, race
 
 
@@ -241,8 +242,7 @@ async def test_one_altered_row_is_found(url: str, table: sa.Table, change: dict[
         await bot.reconciler.tick()
         assert (await verify(bot.store)).whole
         where = table.c.seq == 3 if table is schema.event else sa.true()
-        async with bot.store.writing() as writing:
-            await writing.connection.execute(sa.update(table).where(where).values(**change))
+        await bot.store.database.write(lambda c: c.execute(sa.update(table).where(where).values(**change)))
         report = await verify(bot.store)
         assert not report.whole and words in f"{report.findings[0].where}: {report.findings[0].what}"
 
@@ -266,8 +266,8 @@ async def test_an_altered_row_of_an_earlier_revision_is_found(
         await bot.approve(proposal)
         await bot.revise(proposal, "rae", {"epochs": 2})
         assert (await verify(bot.store)).whole
-        async with bot.store.writing() as writing:
-            await writing.connection.execute(sa.update(table).where(table.c.revision == 1).values(**change))
+        alter = sa.update(table).where(table.c.revision == 1).values(**change)
+        await bot.store.database.write(lambda connection: connection.execute(alter))
         report = await verify(bot.store)
         assert not report.whole and report.findings[0].where.startswith("revision 1")
 
@@ -279,8 +279,7 @@ async def test_a_removed_row_is_found(url: str, table: sa.Table) -> None:
         await bot.approve(proposal)
         await bot.revise(proposal, "rae", {"epochs": 2})
         where = table.c.seq == 2 if table is schema.event else sa.true()
-        async with bot.store.writing() as writing:
-            await writing.connection.execute(sa.delete(table).where(where))
+        await bot.store.database.write(lambda connection: connection.execute(sa.delete(table).where(where)))
         assert not (await verify(bot.store)).whole
 
 
@@ -296,22 +295,24 @@ async def test_what_people_said_is_kept_once_until_it_is_answered(url: str) -> N
 async def test_a_digest_is_claimed_once_by_many(url: str) -> None:
     async with World(url=url).bot() as bot:
 
-        async def claim() -> None:
-            async with bot.store.writing() as writing:
-                await writing.claim_digest(TEAM, CHANNEL, "2026-11-23")
-                await writing.tell(TEAM, CHANNEL, "digest", "2026-11-23", "signalbox")
+        def claim(writing: Writing) -> None:
+            writing.claim_digest(TEAM, CHANNEL, "2026-11-23")
+            writing.tell(TEAM, CHANNEL, "digest", "2026-11-23", "signalbox")
 
-        said = await race(*[claim() for _ in range(5)])
+        said = await race(*[bot.store.write(claim) for _ in range(5)])
         assert [type(one) for one in said if one is not None] == [Conflict] * 4
         assert len(await bot.store.undelivered([TEAM])) == 1
 
 
 async def test_nothing_is_half_written(url: str) -> None:
     async with World(url=url).bot() as bot:
+
+        def accident(writing: Writing) -> None:
+            writing.tell(TEAM, CHANNEL, "proposed", "x", "rae")
+            raise RuntimeError("an accident")
+
         with pytest.raises(RuntimeError):
-            async with bot.store.writing() as writing:
-                await writing.tell(TEAM, CHANNEL, "proposed", "x", "rae")
-                raise RuntimeError("the process had an accident")
+            await bot.store.write(accident)
         assert await bot.store.undelivered([TEAM]) == []
 
 
@@ -333,9 +334,8 @@ async def test_the_schema_is_what_the_migrations_make(url: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    async with World(url=url).bot() as bot, bot.store.database.reading() as connection:
+    def differences(connection: sa.Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), schema.metadata))
 
-        def differences(sync: sa.Connection) -> list[object]:
-            return list(compare_metadata(MigrationContext.configure(sync), schema.metadata))
-
-        assert await connection.run_sync(differences) == []
+    async with World(url=url).bot() as bot:
+        assert await bot.store.database.read(differences) == []

@@ -32,13 +32,13 @@ class Mutant:
     each: bool = False  # every one of the tests must fail by itself
 
 
-SWAP = "sa.update(table).where(*where).values(**values)"
+SWAP = '[column == sa.bindparam(f"is_{column.name}") for column in compared]'
 MUTANTS = (
     Mutant(
         "the compare-and-swap compares nothing",
         "bot/store/writing.py",
         SWAP,
-        SWAP.replace("*where", "where[0]"),
+        SWAP.replace("compared]", "compared[:0]]"),
         (LIFE, f"{CRASH}::test_a_kill_at_this_point_loses_nothing_and_starts_nothing_twice[propose.before_commit]"),
         each=True,
     ),
