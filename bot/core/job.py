@@ -28,7 +28,8 @@ class JobPhase(StrEnum):
     CANCELLED = "cancelled"
 
 
-OPEN = frozenset({JobPhase.QUEUED, JobPhase.SUBMITTED, JobPhase.RUNNING})
+WAITING = (JobPhase.QUEUED, JobPhase.SUBMITTED)  # hold nothing yet, so they have no interval
+OPEN = frozenset({*WAITING, JobPhase.RUNNING})
 TERMINAL = frozenset(JobPhase) - OPEN
 
 OVERDUE_SECONDS = 15  # after its maximum runtime, until somebody beside the engine asks it to end

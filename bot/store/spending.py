@@ -7,7 +7,7 @@ jobs with the same ceiling, come back as one, so a look costs the same in a busy
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bot.core import job as jobs
+from bot.core.job import JobPhase
 from bot.core.periods import Period
 from bot.store import records, schema
 from tools.cost import HOUR, Amount, Interval, actual
@@ -90,23 +91,22 @@ def _spent(sqlite: bool) -> sa.Select[Any]:
     )
 
 
-def _open_jobs(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+def _jobs(*phases: JobPhase, columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     job, proposal, revision = schema.job.c, schema.proposal.c, schema.revision.c
     ours = (revision.proposal_id == proposal.id) & (revision.revision == proposal.revision)
     return (
         sa.select(proposal.channel, revision.estimate, *columns)
         .join_from(schema.job, schema.proposal, proposal.id == job.proposal_id)
         .join(schema.revision, ours)
-        .where(job.phase.in_([phase.value for phase in jobs.OPEN]), proposal.team == sa.bindparam("team"))
+        .where(sa.or_(*(job.phase == phase.value for phase in phases)), proposal.team == sa.bindparam("team"))
         .where(job.proposal_id != sa.bindparam("apart_from"))
     )
 
 
-_HELD = schema.pod_interval.c.proposal_id == schema.job.c.proposal_id
 _SPENT = {sqlite: _spent(sqlite) for sqlite in (True, False)}
-_RUNNING = _open_jobs(*schema.pod_interval.c).join(schema.pod_interval, _HELD)
-_WAITING = (
-    _open_jobs(sa.func.count().label("many"))
-    .where(~sa.exists().where(_HELD))
-    .group_by(schema.proposal.c.channel, schema.revision.c.estimate)
+_WAITING = _jobs(*jobs.WAITING, columns=[sa.func.count().label("many")]).group_by(
+    schema.proposal.c.channel, schema.revision.c.estimate
+)
+_RUNNING = _jobs(JobPhase.RUNNING, columns=schema.pod_interval.c).join(
+    schema.pod_interval, schema.pod_interval.c.proposal_id == schema.job.c.proposal_id
 )

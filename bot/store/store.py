@@ -159,7 +159,7 @@ class Store:
             money = spending.look(connection, team, month(now), now, None)
             return Case(proposal=proposal, now=now, spending=money)
 
-        return await self.database.read(look)
+        return await self.database.look_closely(look)
 
     async def proposal_by_id(self, proposal_id: str) -> Proposal | None:
         """Our own row, whichever channel it is of."""
