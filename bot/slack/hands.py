@@ -1,4 +1,4 @@
-"""Clicks and modals: a person's own hand on a card. Committed first, acknowledged after, never silent.
+"""Clicks and modals: a person's own hand on a card. Committed first, acknowledged next, never silent.
 
 Who it is comes from the signed payload. What a button carries (proposal, revision, digest) is only a claim: the
 proposal is looked up and compared. The card itself changes by the outbox; whoever may not, or came too late, gets a
@@ -7,6 +7,7 @@ private, exact answer.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -74,19 +75,23 @@ class Hands:
         self._policies = policies
         self._client = client
         self._team = team
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Let the answers that are under way be given."""
+        await asyncio.gather(*self._answering, return_exceptions=True)
 
     def register(self, app: AsyncApp) -> None:
-        """Every action and view of a card."""
+        """Every action and view of a card but Approve, which `bot.slack.listeners` hands over by itself."""
         for action, handler in {
-            blocks.APPROVE: self._approve,
             blocks.REJECT: self._open(modals.reject),
             blocks.EDIT: self._open(modals.edit),
             blocks.RERUN: self._open(modals.rerun),
             blocks.DETAILS: self._open(modals.details),
             blocks.CANCEL: self._cancel,
-            blocks.COMPARE: self._compare,
         }.items():
             app.action(action)(self._pressed(handler))
+        app.action(blocks.COMPARE)(self._asked(self._compare))
         app.action(modals.PAGE)(self._page)
         app.view(modals.REJECT_VIEW)(self._submitted(self._reject))
         app.view(modals.EDIT_VIEW)(self._submitted(self._revise))
@@ -94,18 +99,46 @@ class Hands:
 
     # -- clicks -----------------------------------------------------------------------------------------------------
 
+    async def approve(self, body: Payload) -> None:
+        """A click on Approve: the vote is committed when this returns; a refusal is told beside."""
+        refusal = await self._handled(self._approve, body)
+        if refusal:
+            task = asyncio.create_task(self._answer(body, refusal))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
     def _pressed(self, handler: Callable[[Press], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        """Done, acknowledged, and a refusal told after: Slack waits three seconds for the acknowledgement."""
+
         async def listener(ack: AsyncAck, body: Payload) -> None:
-            try:
-                await handler(await self._press(body))
-            except (SignalboxError, DeskError) as error:
-                await self._answer(body, str(error))
-            except Exception:
-                log.exception("a click failed")
-                await self._answer(body, LOST)
+            refusal = await self._handled(handler, body)
             await ack()
+            if refusal:
+                await self._answer(body, refusal)
 
         return listener
+
+    def _asked(self, handler: Callable[[Press], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        """A click that changes nothing and may take its time is acknowledged first."""
+
+        async def listener(ack: AsyncAck, body: Payload) -> None:
+            await ack()
+            refusal = await self._handled(handler, body)
+            if refusal:
+                await self._answer(body, refusal)
+
+        return listener
+
+    async def _handled(self, handler: Callable[[Press], Awaitable[None]], body: Payload) -> str:
+        """Why it was not done; empty if it was."""
+        try:
+            await handler(await self._press(body))
+        except (SignalboxError, DeskError) as error:
+            return str(error)
+        except Exception:
+            log.exception("a click failed")
+            return LOST
+        return ""
 
     async def _press(self, body: Payload) -> Press:
         channel = (body.get("channel") or {}).get("id")

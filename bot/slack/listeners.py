@@ -1,7 +1,9 @@
 """What Slack sends, sorted: who may speak to the bot, what is recorded before it is acknowledged, who handles it.
 
-Order matters. A middleware verifies the workspace and writes messages into the inbox; only then is Slack acknowledged.
-Clicks and forms commit first and acknowledge after. What nobody handles is acknowledged too, or it would come again.
+Order matters. A middleware verifies the workspace, then does what must be durable before Slack is acknowledged and
+needs nothing else: messages go into the inbox, an approval is committed. (A listener of Bolt's is looked after every
+10 ms whether it has acknowledged; a middleware answers at once.) Other clicks and forms commit first and acknowledge
+after, in their listeners. What nobody handles is acknowledged too, or it would come again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
 
 from bot.policies import Policies
-from bot.slack import text
+from bot.slack import blocks, text
 from bot.slack.conversation import Conversation
 from bot.slack.hands import Hands
 from bot.slack.pages import Pages
@@ -70,6 +72,9 @@ class Listeners:
             return BoltResponse(status=200, body="")
         if body.get("type") == "event_callback" and body.get("event", {}).get("type") in SPOKEN:
             await self._spoken(body)
+            return BoltResponse(status=200, body="")
+        if body.get("type") == "block_actions" and body["actions"][0].get("action_id") == blocks.APPROVE:
+            await self._hands.approve(body)
             return BoltResponse(status=200, body="")
         return await next()
 

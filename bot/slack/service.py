@@ -82,6 +82,7 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
             yield app
         finally:
             await room.conversation.close(GOODBYE_SECONDS)
+            await room.hands.close()
 
 
 class _Room:
@@ -98,7 +99,9 @@ class _Room:
         self.notifier = SlackNotifier(
             **shared, policies=app.policies, curve=app.curves.of_job, digest=self._digest_message
         )
-        hands = Hands(**shared, policies=app.policies, deciding=app.deciding, proposing=app.proposing, desk=app.desk)
+        self.hands = Hands(
+            **shared, policies=app.policies, deciding=app.deciding, proposing=app.proposing, desk=app.desk
+        )
         pages = Pages(
             **shared,
             policies=app.policies,
@@ -110,7 +113,7 @@ class _Room:
             store=app.store,
             policies=app.policies,
             conversation=self.conversation,
-            hands=hands,
+            hands=self.hands,
             pages=pages,
             team=team,
             bot_user=bot_user,

@@ -114,6 +114,7 @@ class Database:
 
     def _look(self, look: Callable[[sa.Connection], T]) -> T:
         with self._translated(), self.engine.connect() as connection:
+            self._begin(connection, "BEGIN")
             return look(connection)
 
     def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -134,8 +135,8 @@ class Database:
 
     def _commit(self, units: list[_Unit]) -> None:
         """One transaction, a savepoint for each: what one of them raises undoes that one alone."""
-        writer = self.engine.execution_options(signalbox_begin="IMMEDIATE")
-        with self._translated(), writer.begin() as connection:
+        with self._translated(), self.engine.begin() as connection:
+            self._begin(connection, "BEGIN IMMEDIATE")
             if not self.sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
             for unit in units:
@@ -149,6 +150,11 @@ class Database:
                     unit.error = error
                     connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {UNIT}")
                 connection.exec_driver_sql(f"RELEASE SAVEPOINT {UNIT}")
+
+    def _begin(self, connection: sa.Connection, how: str) -> None:
+        """SQLite's driver would begin late and in its own way; it was told not to begin at all."""
+        if self.sqlite:
+            connection.exec_driver_sql(how)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -183,16 +189,11 @@ def _create(url: sa.URL, sqlite: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves, below
+        connection.isolation_level = None  # we begin transactions ourselves
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        kind = connection.get_execution_options().get("signalbox_begin", "DEFERRED")
-        connection.exec_driver_sql(f"BEGIN {kind}")
 
     return engine
 

@@ -117,7 +117,7 @@ pod_interval = sa.Table(
     sa.Column("rate_version", sa.String(64), nullable=False),
     sa.Column("hourly", sa.Text, nullable=False),
     sa.Column("estimated", sa.Boolean, nullable=False),
-    sa.Index("ix_pod_interval_span", "started_at", "ended_at"),
+    sa.Index("ix_pod_interval_ended", "ended_at", "started_at"),
 )
 
 event = sa.Table(
