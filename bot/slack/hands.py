@@ -24,6 +24,7 @@ from bot.core.proposal import Proposal, Verdict
 from bot.desk import Desk
 from bot.policies import Policies
 from bot.slack import blocks, modals, text
+from bot.slack.connection import NO_ANSWER
 from bot.store.store import Store
 from tools.desk import Caller, DeskError
 from tools.spec import SpecError, parse_spec
@@ -57,6 +58,7 @@ class Hands:
         policies: Policies,
         client: AsyncWebClient,
         team: str,
+        home: Callable[[str], Awaitable[None]],
     ) -> None:
         self._store = store
         self._cards = cards
@@ -66,6 +68,7 @@ class Hands:
         self._policies = policies
         self._client = client
         self._team = team
+        self._home = home  # shows a person their home page as it is now
 
     def register(self, app: AsyncApp) -> None:
         """Every action and view of a card."""
@@ -88,14 +91,19 @@ class Hands:
 
     def _pressed(self, handler: Callable[[Press], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         async def listener(ack: AsyncAck, body: Payload) -> None:
+            refusal = ""
             try:
                 await handler(await self._press(body))
             except (SignalboxError, DeskError) as error:
-                await self._answer(body, str(error))
+                refusal = str(error)
             except Exception:
                 log.exception("a click failed")
-                await self._answer(body, LOST)
-            await ack()
+                refusal = LOST
+            await ack()  # before anything is said: a Slack that is slow to take words must not warn of a lost click
+            if refusal:
+                await self._answer(body, refusal)
+            if (body.get("view") or {}).get("type") == "home":
+                await self._home(str(body["user"]["id"]))
 
         return listener
 
@@ -126,7 +134,7 @@ class Hands:
             channel=press.proposal.channel,
             thread_ts=press.proposal.thread or None,
             user=press.hand.user,
-            text=f"```{text.escape(said).replace(chr(96) * 3, chr(39) * 3)}```",
+            text=text.fenced(said),
         )
 
     def _open(self, view: Callable[[Card], dict[str, Any]]) -> Callable[[Press], Awaitable[None]]:
@@ -202,18 +210,21 @@ class Hands:
     # -- answers ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, body: Payload, sentence: str) -> None:
-        """Privately: beside the card, or as a direct message where the click was on the home page."""
+        """Privately: beside the card, or as a direct message where that cannot be, as on the home page."""
         sentence = text.named(sentence, await self._people(body))
         user, channel = str(body["user"]["id"]), (body.get("channel") or {}).get("id")
+        thread = (body.get("message") or {}).get("thread_ts")
         try:
-            if channel is None:
-                opened = await self._client.conversations_open(users=user)
-                await self._client.chat_postMessage(channel=opened["channel"]["id"], text=sentence)
+            if channel is not None:
+                await self._client.chat_postEphemeral(channel=channel, user=user, thread_ts=thread, text=sentence)
                 return
-            thread = (body.get("message") or {}).get("thread_ts")
-            await self._client.chat_postEphemeral(channel=channel, user=user, thread_ts=thread, text=sentence)
-        except SlackApiError as error:
-            log.warning("%s could not be told: %s (%s)", user, sentence, error.response.get("error"))
+        except (SlackApiError, *NO_ANSWER) as error:
+            log.info("%s is told directly, not in %s: %s", user, channel, error)
+        try:
+            opened = await self._client.conversations_open(users=user)
+            await self._client.chat_postMessage(channel=opened["channel"]["id"], text=sentence)
+        except (SlackApiError, *NO_ANSWER) as error:
+            log.warning("%s could not be told: %s (%s)", user, sentence, error)
 
     async def _people(self, body: Payload) -> list[str]:
         """Whom a refusal may name: those who have to do with the proposal."""
