@@ -30,6 +30,9 @@ class Policies(Protocol):
 
     async def of(self, team: str, channel: str) -> Policy: ...
 
+    async def whole(self) -> Policy:
+        """All of it as it is written, groups not looked up: for what has to do with nobody's rights."""
+
 
 class PolicyFile:
     """The policy of a file; `groups` may be set once a surface can look them up."""

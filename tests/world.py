@@ -56,6 +56,9 @@ class FixedPolicy:
     async def of(self, team: str, channel: str) -> Policy:
         return self._policy.in_channel(channel)
 
+    async def whole(self) -> Policy:
+        return self._policy
+
 
 @dataclass
 class Clock:

@@ -82,7 +82,7 @@ class Deciding:
                     voter=hand.user,
                     verdict=verdict,
                     revision=before.revision,
-                    digest=seen_digest or before.digest,
+                    digest=before.digest if seen_digest is None else seen_digest,
                     at=writing.now,
                     reason=reason[:REASON_LIMIT],
                 ),

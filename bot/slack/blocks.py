@@ -23,6 +23,7 @@ EVENT_TYPE = "signalbox_card"
 
 PROMPT_SHOWN = 600  # characters of the requester's words; all of them are in the details
 REASON_SHOWN = 1000
+NO_DIGEST = "none"
 FALLBACK = 1000  # characters of what a notification shows
 
 
@@ -60,8 +61,11 @@ def value(proposal: Proposal) -> str:
 
 
 def parse_value(text: str) -> tuple[str, str]:
-    """Proposal id and full digest of a button's value; nonsense gives ids that do not exist."""
-    return text.partition(":")[0][:64], text.rpartition(":")[2][:64]
+    """Proposal id and full digest of a button's value; nonsense gives ids and digests that do not exist.
+
+    Never an empty digest: to `decide`, none would mean the present one, which nobody may have seen.
+    """
+    return text.partition(":")[0][:64], text.rpartition(":")[2][:64] or NO_DIGEST
 
 
 def button(text: str, action: str, proposal: Proposal, **more: Any) -> Block:

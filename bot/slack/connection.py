@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import aiohttp
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
+from slack_sdk.http_retry import HttpRequest, HttpResponse, RetryState
 from slack_sdk.http_retry.builtin_async_handlers import (
     AsyncConnectionErrorRetryHandler,
     AsyncRateLimitErrorRetryHandler,
@@ -23,6 +25,7 @@ from bot.core.errors import Unavailable
 log = logging.getLogger(__name__)
 
 SOCKETS = 2
+NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)  # what a call raises that got none
 REQUEST_SECONDS = 15  # for one request to Slack; retries come on top
 RATE_LIMIT_RETRIES = 5
 PING_SECONDS = 3  # a silent connection is noticed after four of them
@@ -30,13 +33,48 @@ LOOK_SECONDS = 1.0
 BURNT_AFTER = 3  # looks in a row that find a client unconnected: its URL is spent
 
 
+def _posts(request: HttpRequest) -> bool:
+    """Whether a second try could say the same thing twice: the first may have come through, its answer lost."""
+    return request.url.rpartition("/")[2] in ("chat.postMessage", "chat.startStream", "chat.appendStream")
+
+
+class _LostConnections(AsyncConnectionErrorRetryHandler):
+    """Retries lost connections, except of what must not be sent twice: who sent that looks first."""
+
+    async def _can_retry_async(
+        self,
+        *,
+        state: RetryState,
+        request: HttpRequest,
+        response: HttpResponse | None = None,
+        error: Exception | None = None,
+    ) -> bool:
+        again = await super()._can_retry_async(state=state, request=request, response=response, error=error)
+        return again and not _posts(request)
+
+
+class _ServerErrors(AsyncServerErrorRetryHandler):
+    """Retries server errors, with the same exception."""
+
+    async def _can_retry_async(
+        self,
+        *,
+        state: RetryState,
+        request: HttpRequest,
+        response: HttpResponse | None = None,
+        error: Exception | None = None,
+    ) -> bool:
+        again = await super()._can_retry_async(state=state, request=request, response=response, error=error)
+        return again and not _posts(request)
+
+
 def web_client(token: str, api_url: str) -> AsyncWebClient:
-    """A client that retries lost connections, rate limits and server errors."""
+    """A client that retries rate limits, and lost connections and server errors where that does no harm."""
     client = AsyncWebClient(token=token, base_url=api_url, timeout=REQUEST_SECONDS)
     client.retry_handlers = [
-        AsyncConnectionErrorRetryHandler(max_retry_count=2),
+        _LostConnections(max_retry_count=2),
         AsyncRateLimitErrorRetryHandler(max_retry_count=RATE_LIMIT_RETRIES),
-        AsyncServerErrorRetryHandler(max_retry_count=2),
+        _ServerErrors(max_retry_count=2),
     ]
     return client
 

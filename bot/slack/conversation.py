@@ -17,6 +17,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.core.errors import SignalboxError
 from bot.slack import text
+from bot.slack.connection import NO_ANSWER
 from bot.slack.stream import Stream
 from bot.store.store import Message, Store
 from tools.desk import Caller
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 THINKING = "is thinking…"
 FEEDBACK = "sb_feedback"
+AGAIN_SECONDS = (1.0, 5.0, 20.0, 60.0)  # between tries to say an answer
+PLAIN = 3000  # characters of a message without blocks, for a Slack that refuses them
+REFUSED = frozenset({"invalid_blocks", "msg_too_long", "msg_blocks_too_long"})
 # What this Slack, or this token, does not have; asking again would not help.
 LACKING = frozenset({"unknown_method", "not_allowed_token_type", "missing_scope", "feature_not_enabled"})
 
@@ -45,21 +49,23 @@ class Conversation:
         self._client = client
         self._answers = answers
         self._told = told
-        self._turns: dict[tuple[str, str], set[asyncio.Task[None]]] = {}
+        self._turns: dict[tuple[str, str], dict[asyncio.Task[None], Message]] = {}
         self._without: set[str] = set()
 
     def begin(self, message: Message) -> None:
         """Answer it, in a task that `stop` and `close` know."""
         key = (message.channel, message.thread)
         task = asyncio.create_task(self._turn(message), name=f"turn {message.event_id}")
-        self._turns.setdefault(key, set()).add(task)
+        self._turns.setdefault(key, {})[task] = message
         task.add_done_callback(lambda done: self._forget(key, done))
 
     def _forget(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
-        tasks = self._turns.get(key, set())
-        tasks.discard(task)
-        if not tasks:
+        turns = self._turns.get(key, {})
+        turns.pop(task, None)
+        if not turns:
             self._turns.pop(key, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a turn failed; its message stays in the inbox until the next start", exc_info=error)
 
     async def answer_left_over(self, team: str) -> None:
         """Begin what was recorded before a crash and never answered."""
@@ -68,11 +74,13 @@ class Conversation:
 
     async def stop(self, channel: str, thread: str) -> bool:
         """The person pressed Stop: end the turns of this thread. What they had proposed already stays proposed."""
-        tasks = list(self._turns.get((channel, thread), ()))
-        for task in tasks:
+        turns = dict(self._turns.get((channel, thread), {}))
+        for task in turns:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return bool(tasks)
+        await asyncio.gather(*turns, return_exceptions=True)
+        for message in turns.values():  # or the next start would answer what was stopped
+            await self._store.answered(message.team, message.event_id)
+        return bool(turns)
 
     async def close(self, seconds: float) -> None:
         """Let running turns end; what does not is answered by the next start."""
@@ -103,9 +111,28 @@ class Conversation:
     async def _post(self, message: Message, said: str) -> None:
         for part in text.split(text.from_model(said)):
             blocks = [{"type": "markdown", "text": part}, feedback_block()]
-            await self._client.chat_postMessage(
-                channel=message.channel, thread_ts=message.thread, text=part, blocks=blocks
-            )
+            try:
+                await self._say(message, text=part, blocks=blocks)
+            except SlackApiError as error:
+                if error.response.get("error") not in REFUSED:
+                    raise
+                log.warning("an answer was refused (%s), so it is said without blocks", error.response.get("error"))
+                for piece in text.split(part, PLAIN):
+                    await self._say(message, text=piece)
+
+    async def _say(self, message: Message, **what: Any) -> None:
+        """One message into the thread; again after a while where Slack does not answer or has no room."""
+        for pause in (*AGAIN_SECONDS, None):
+            try:
+                await self._client.chat_postMessage(channel=message.channel, thread_ts=message.thread, **what)
+                return
+            except SlackApiError as error:
+                if pause is None or (error.response.status_code < 500 and error.response.get("error") != "ratelimited"):
+                    raise
+            except NO_ANSWER:
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
 
     async def optional(self, method: str, **arguments: Any) -> dict[str, Any] | None:
         """A call that the loop can do without; None where this Slack does not have it."""

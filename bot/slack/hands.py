@@ -25,6 +25,7 @@ from bot.core.proposal import Proposal, Verdict
 from bot.desk import Desk
 from bot.policies import Policies
 from bot.slack import blocks, modals, text
+from bot.slack.connection import NO_ANSWER
 from bot.store.store import Store
 from tools.desk import Caller, DeskError
 from tools.spec import SpecError, parse_spec
@@ -66,6 +67,7 @@ class Hands:
         policies: Policies,
         client: AsyncWebClient,
         team: str,
+        home: Callable[[str], Awaitable[None]],
     ) -> None:
         self._store = store
         self._cards = cards
@@ -75,6 +77,7 @@ class Hands:
         self._policies = policies
         self._client = client
         self._team = team
+        self._home = home  # shows a person their home page as it is now
         self._answering: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -102,10 +105,9 @@ class Hands:
     async def approve(self, body: Payload) -> None:
         """A click on Approve: the vote is committed when this returns; a refusal is told beside."""
         refusal = await self._handled(self._approve, body)
-        if refusal:
-            task = asyncio.create_task(self._answer(body, refusal))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+        task = asyncio.create_task(self._after(body, refusal))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
     def _pressed(self, handler: Callable[[Press], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """Done, acknowledged, and a refusal told after: Slack waits three seconds for the acknowledgement."""
@@ -113,8 +115,7 @@ class Hands:
         async def listener(ack: AsyncAck, body: Payload) -> None:
             refusal = await self._handled(handler, body)
             await ack()
-            if refusal:
-                await self._answer(body, refusal)
+            await self._after(body, refusal)
 
         return listener
 
@@ -123,11 +124,16 @@ class Hands:
 
         async def listener(ack: AsyncAck, body: Payload) -> None:
             await ack()
-            refusal = await self._handled(handler, body)
-            if refusal:
-                await self._answer(body, refusal)
+            await self._after(body, await self._handled(handler, body))
 
         return listener
+
+    async def _after(self, body: Payload, refusal: str) -> None:
+        """Beside the acknowledgement: why it was not done, and the home page that the click was on."""
+        if refusal:
+            await self._answer(body, refusal)
+        if (body.get("view") or {}).get("type") == "home":
+            await self._home(str(body["user"]["id"]))
 
     async def _handled(self, handler: Callable[[Press], Awaitable[None]], body: Payload) -> str:
         """Why it was not done; empty if it was."""
@@ -173,7 +179,7 @@ class Hands:
             channel=proposal.channel,
             thread_ts=proposal.thread or None,
             user=press.hand.user,
-            text=f"```{text.escape(said).replace(chr(96) * 3, chr(39) * 3)}```",
+            text=text.fenced(said),
         )
 
     def _open(self, view: Callable[[Card], dict[str, Any]]) -> Callable[[Press], Awaitable[None]]:
@@ -246,18 +252,21 @@ class Hands:
     # -- answers ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, body: Payload, sentence: str) -> None:
-        """Privately: beside the card, or as a direct message where the click was on the home page."""
+        """Privately: beside the card, or as a direct message where that cannot be, as on the home page."""
         sentence = text.named(sentence, await self._people(body))
         user, channel = str(body["user"]["id"]), (body.get("channel") or {}).get("id")
+        thread = (body.get("message") or {}).get("thread_ts")
         try:
-            if channel is None:
-                opened = await self._client.conversations_open(users=user)
-                await self._client.chat_postMessage(channel=opened["channel"]["id"], text=sentence)
+            if channel is not None:
+                await self._client.chat_postEphemeral(channel=channel, user=user, thread_ts=thread, text=sentence)
                 return
-            thread = (body.get("message") or {}).get("thread_ts")
-            await self._client.chat_postEphemeral(channel=channel, user=user, thread_ts=thread, text=sentence)
-        except SlackApiError as error:
-            log.warning("%s could not be told: %s (%s)", user, sentence, error.response.get("error"))
+        except (SlackApiError, *NO_ANSWER) as error:
+            log.info("%s is told directly, not in %s: %s", user, channel, error)
+        try:
+            opened = await self._client.conversations_open(users=user)
+            await self._client.chat_postMessage(channel=opened["channel"]["id"], text=sentence)
+        except (SlackApiError, *NO_ANSWER) as error:
+            log.warning("%s could not be told: %s (%s)", user, sentence, error)
 
     async def _people(self, body: Payload) -> list[str]:
         """Whom a refusal may name: those who have to do with the proposal."""

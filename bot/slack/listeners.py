@@ -65,7 +65,7 @@ class Listeners:
     async def _gate(self, req: AsyncBoltRequest, resp: BoltResponse, next: Next) -> BoltResponse:
         body: Payload = req.body
         team = _team_of(body)
-        policy = await self._policies.of(self._team, "")
+        policy = await self._policies.whole()
         allowed = policy.workspaces if policy.workspaces is not None else frozenset({self._team})
         if team is not None and (team not in allowed or team != self._team):
             log.warning("a payload of the workspace %s was ignored", team)
@@ -90,7 +90,7 @@ class Listeners:
         if not speaker or speaker == self._bot_user or event.get("bot_id") or event.get("subtype"):
             return None  # bots, ourselves included; edits, joins, deletions
         channel, direct = str(event["channel"]), event.get("channel_type") == "im"
-        policy = await self._policies.of(self._team, channel)
+        policy = await self._policies.whole()
         if direct and not policy.direct_messages:
             return None
         if not direct and policy.channels is not None and channel not in policy.channels:

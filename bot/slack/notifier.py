@@ -23,6 +23,7 @@ from bot.core.job import Job
 from bot.core.proposal import Proposal
 from bot.policies import Policies
 from bot.slack import blocks, charts, notices
+from bot.slack.connection import NO_ANSWER
 from bot.store.store import Store
 from bot.store.writing import Notice
 from tools.progress import Progress
@@ -31,7 +32,10 @@ log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60  # for one post, its retries included
 PROGRESS_SECONDS = 5.0  # between two edits of one card: chat.update allows 50 a minute in all
+SERVER_ERROR = 500
+REFUSED = frozenset({"invalid_blocks", "msg_too_long", "msg_blocks_too_long"})  # as blocks; as text it may pass
 LOOK_BACK = 200  # messages of a thread looked through for a card that was posted before a crash
+AGAIN_SECONDS = (0.5, 2.0, 5.0)  # between tries of one post whose answer was lost, within its lease
 GONE = frozenset({"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "thread_not_found"})
 
 
@@ -76,8 +80,7 @@ class SlackNotifier:
     async def deliver(self, notice: Notice) -> None:
         """Bring the card up to date, and tell in the thread what people must know."""
         if notice.kind == "digest":
-            message = await self._digest(notice.channel, date.fromisoformat(notice.subject))
-            await _written(self._client.chat_postMessage, channel=notice.channel, **message)
+            await self._post_digest(notice.channel, date.fromisoformat(notice.subject))
             return
         card = await self._cards.card(notice.subject)
         await self.show(card)
@@ -117,26 +120,49 @@ class SlackNotifier:
         lease = timedelta(seconds=LEASE_SECONDS)
         if not await self._store.write(lambda writing: writing.claim_card(proposal.id, writing.now + lease)):
             raise Unavailable(f"The card of proposal {proposal.number} is just being posted.")
-        where = await self._posted_before(proposal)
-        if where is None:
-            answer = await _written(
-                self._client.chat_postMessage, channel=proposal.channel, thread_ts=_thread(proposal), **message
-            )
-            where = str(answer["ts"])
-        else:
-            await _written(self._client.chat_update, channel=proposal.channel, ts=where, **message)
-        posted = where
-        await self._store.write(lambda writing: writing.card_posted(proposal.id, posted))
+        channel, thread = proposal.channel, _thread(proposal)
+        try:
+            where, new = await self._once(channel, thread, blocks.mark(proposal), message)
+        except SlackApiError:  # refused, so it does not stand anywhere
+            await self._store.write(lambda writing: writing.release_card(proposal.id))
+            raise
+        if not new:
+            await _written(self._client.chat_update, channel=channel, ts=where, **message)
+        await self._store.write(lambda writing: writing.card_posted(proposal.id, where))
 
-    async def _posted_before(self, proposal: Proposal) -> str | None:
-        """A card that was posted and not recorded: its blocks carry the proposal's id, whatever becomes of metadata."""
-        thread = _thread(proposal)
+    async def _post_digest(self, channel: str, of: date) -> None:
+        """The digest of a date, which a channel gets once."""
+        message = await self._digest(channel, of)
+        mark = f"digest:{of.isoformat()}"
+        message["blocks"][0]["block_id"] = mark
+        await self._once(channel, None, mark, message)
+
+    async def _once(self, channel: str, thread: str | None, mark: str, message: dict[str, Any]) -> tuple[str, bool]:
+        """Post a marked message unless it stands there: where, and whether it is new. A lost answer may hide it."""
+        for pause in AGAIN_SECONDS:
+            where = await self._posted_before(channel, thread, mark)
+            if where is not None:
+                return where, False
+            try:
+                answer = await _written(self._client.chat_postMessage, channel=channel, thread_ts=thread, **message)
+                return str(answer["ts"]), True
+            except SlackApiError as error:
+                code = error.response.status_code
+                if code < SERVER_ERROR and error.response.get("error") != "ratelimited":
+                    raise
+                log.warning("a post was answered with HTTP %s; looking whether it stands", code)
+            except NO_ANSWER as error:
+                log.warning("the answer to a post was lost (%s); looking whether it stands", type(error).__name__)
+            await asyncio.sleep(pause)
+        raise Unavailable("Slack did not take a message; it is tried again.")
+
+    async def _posted_before(self, channel: str, thread: str | None, mark: str) -> str | None:
+        """A message that was posted and not recorded, by the block id that marks it, whatever becomes of metadata."""
         answer = await (
-            self._client.conversations_replies(channel=proposal.channel, ts=thread, limit=LOOK_BACK)
+            self._client.conversations_replies(channel=channel, ts=thread, limit=LOOK_BACK)
             if thread
-            else self._client.conversations_history(channel=proposal.channel, limit=LOOK_BACK)
+            else self._client.conversations_history(channel=channel, limit=LOOK_BACK)
         )
-        mark = blocks.mark(proposal)
         for message in answer.get("messages") or []:
             if any(block.get("block_id") == mark for block in message.get("blocks") or []):
                 return str(message["ts"])
@@ -144,12 +170,10 @@ class SlackNotifier:
 
     async def _tell(self, proposal: Proposal, told: notices.Told) -> None:
         if told.person is None:
-            await self._client.chat_postMessage(
-                channel=proposal.channel, thread_ts=_thread(proposal), text=told.text, unfurl_links=False
-            )
-            return
-        opened = await self._client.conversations_open(users=told.person)
-        await self._client.chat_postMessage(channel=opened["channel"]["id"], text=told.text, unfurl_links=False)
+            where = {"channel": proposal.channel, "thread_ts": _thread(proposal)}
+        else:
+            where = {"channel": (await self._client.conversations_open(users=told.person))["channel"]["id"]}
+        await _written(self._client.chat_postMessage, **where, **told.message(), unfurl_links=False)
 
     async def _upload_curve(self, card: Card) -> None:
         if card.job is None or not self._files:
@@ -178,7 +202,7 @@ async def _written(write: Callable[..., Awaitable[Any]], **message: Any) -> Any:
     try:
         return await write(**message)
     except SlackApiError as error:
-        if error.response.get("error") != "invalid_blocks":
+        if error.response.get("error") not in REFUSED:
             raise
         log.warning("blocks were refused, so charts are shown as text: %s", error.response.get("response_metadata"))
         return await write(**charts.plainer(message))

@@ -93,22 +93,22 @@ class Pages:
         verb, _, rest = str(command.get("text", "")).strip().partition(" ")
         try:
             said = await self._said(verb.lower(), rest.strip(), self._caller(user, channel))
-        except (DeskError, ValueError) as error:
-            said = str(error)
+        except DeskError as error:
+            said = text.escape(str(error))
         for part in text.split(said):
             await self._client.chat_postEphemeral(channel=channel, user=user, text=part)
 
     async def _said(self, verb: str, rest: str, caller: Caller) -> str:
         match verb:
             case "jobs":
-                return _fixed(await self._desk.jobs(caller, rest or None))
+                return text.fenced(await self._desk.jobs(caller, rest or None))
             case "inbox":
                 cards = [await self._cards.card(one.id) for one in await self._store.pending_of_team(self._team)]
                 return _inbox([card for card in cards if caller.user in card.able])
             case "spend":
-                return _fixed(await self._desk.spend(caller, rest or "month"))
+                return text.fenced(await self._desk.spend(caller, rest or "month"))
             case "digest":
-                return _fixed(await self._digest(caller.channel, date.fromisoformat(rest) if rest else None))
+                return text.fenced(await self._digest(caller.channel, _date(rest)))
             case _:
                 return HELP
 
@@ -133,6 +133,9 @@ def _inbox(cards: list[Card]) -> str:
     return "\n".join(["These wait for your decision:", *rows])
 
 
-def _fixed(lines: str) -> str:
-    """Columns stay columns."""
-    return f"```\n{text.escape(lines)}\n```"
+def _date(words: str) -> date | None:
+    """The day that was named; None where none was."""
+    try:
+        return date.fromisoformat(words) if words else None
+    except ValueError as error:
+        raise DeskError("Write the day as 2026-11-24, or nothing for today.") from error

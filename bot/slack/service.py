@@ -99,15 +99,20 @@ class _Room:
         self.notifier = SlackNotifier(
             **shared, policies=app.policies, curve=app.curves.of_job, digest=self._digest_message
         )
-        self.hands = Hands(
-            **shared, policies=app.policies, deciding=app.deciding, proposing=app.proposing, desk=app.desk
-        )
         pages = Pages(
             **shared,
             policies=app.policies,
             desk=app.desk,
             conversation=self.conversation,
             digest=self._digest_text,
+        )
+        self.hands = Hands(
+            **shared,
+            policies=app.policies,
+            deciding=app.deciding,
+            proposing=app.proposing,
+            desk=app.desk,
+            home=pages.publish,
         )
         self.listeners = Listeners(
             store=app.store,

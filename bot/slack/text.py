@@ -20,6 +20,7 @@ NESTED = 5  # links inside links that are looked through
 
 _KEPT = {"\n", "\t"}
 _DROPPED = {"Cc", "Cf", "Cs", "Co", "Cn"}  # control, formatting (bidi and zero-width too), halves, private, unassigned
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TAG = re.compile(r"<([@#!][^<>|]*)(?:\|([^<>]*))?>|<([a-z][a-z0-9+.-]*:[^<>|]+)(?:\|([^<>]*))?>", re.IGNORECASE)
 _MARKDOWN_LINK = re.compile(r"!?\[([^\[\]]*)\]\(\s*[^()\s]*(?:\s[^()]*)?\)")
 _IN_LINK = r"[^\s()\[\]<>]"
@@ -62,7 +63,10 @@ def from_model(text: str) -> str:
 
 
 def from_person(text: str, bot_user: str) -> str:
-    """What a person typed, as words: the bot's own mention gone, other tags as their labels, entities as characters."""
+    """What a person typed, as words: the bot's own mention gone, other tags as their labels, entities as characters.
+
+    Control characters go too: no keyboard makes them, and a database may not take them.
+    """
 
     def plain(match: re.Match[str]) -> str:
         mention, label, link, shown = match.groups()
@@ -70,7 +74,7 @@ def from_person(text: str, bot_user: str) -> str:
             return " "
         return label or shown or link or mention or ""
 
-    return html.unescape(_TAG.sub(plain, text)).strip()
+    return _CONTROL.sub("", html.unescape(_TAG.sub(plain, text))).strip()
 
 
 def shortened(text: str, limit: int) -> str:
@@ -100,6 +104,11 @@ def fitting_lines(lines: Collection[str], limit: int, what: str = "lines") -> st
 def code(text: str) -> str:
     """One line of mrkdwn code; a backtick cannot end it."""
     return f"`{escape(' '.join(text.split())).replace('`', 'ˋ') or ' '}`"
+
+
+def fenced(lines: str) -> str:
+    """Lines of mrkdwn code; backticks in them cannot end it."""
+    return f"```\n{escape(lines).replace('```', 'ˋˋˋ')}\n```"
 
 
 def is_person(name: str) -> bool:

@@ -186,6 +186,15 @@ class Writing:
         )
         return bool(result.rowcount)
 
+    def release_card(self, proposal_id: str) -> None:
+        """It was not posted, that is certain: another try need not wait for the lease to end."""
+        table = schema.card
+        self.connection.execute(
+            sa.update(table)
+            .where(table.c.proposal_id == proposal_id, table.c.message.is_(None))
+            .values(claimed_until=None)
+        )
+
     def card_posted(self, proposal_id: str, message: str) -> None:
         """Where the card stands."""
         table = schema.card

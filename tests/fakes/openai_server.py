@@ -27,6 +27,7 @@ class Reply:
     raw: bytes | None = None  # the body instead of a well-formed one
     hang_s: float = 0  # before anything is sent
     gate: asyncio.Event | None = None  # waited for before anything is sent
+    pace_s: float = 0  # between two pieces of a stream
 
 
 def says(text: str) -> Reply:
@@ -115,7 +116,8 @@ class OpenAIServer:
         if reply.raw is not None:
             return await _send(writer, 200, "application/json", reply.raw)
         if request.get("stream"):
-            return await _send(writer, 200, "text/event-stream", None, pieces=self._events(request, reply))
+            pieces = self._events(request, reply)
+            return await _send(writer, 200, "text/event-stream", None, pieces=pieces, pace_s=reply.pace_s)
         await _send(writer, 200, "application/json", json.dumps(self._whole(request, reply)).encode())
 
     async def _refuse(
@@ -195,6 +197,7 @@ async def _send(
     body: bytes | None,
     headers: dict[str, str] | None = None,
     pieces: Iterable[bytes] = (),
+    pace_s: float = 0,
 ) -> None:
     """A whole body, or pieces of which each goes out on its own."""
     fields = {"Content-Type": kind, "Connection": "close", **(headers or {})}
@@ -208,7 +211,7 @@ async def _send(
         for part in (piece[:half], piece[half:]):
             writer.write(part)
             await writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(pace_s / 2)
     await writer.drain()
 
 

@@ -123,6 +123,7 @@ class Fault:
 
     method: str
     times: int = 1
+    channel: str | None = None  # only calls about this channel
     error: str | None = None  # ok: false with this error
     status: int | None = None  # this HTTP status, before anything is done
     retry_after: int = 1  # with status 429
@@ -145,7 +146,7 @@ class Api:
         team = self.server.team_of(token) or self.server.home_team
         call = Call(server=self.server, method=name, args=args, token=token, team=team, at=time.monotonic())
         self.calls.append(call)
-        fault = self._fault(name)
+        fault = self._fault(call)
         if fault and fault.hang_s:
             await asyncio.sleep(fault.hang_s)
         if fault and not fault.after and (early := _spoiled(request, fault)) is not None:
@@ -196,9 +197,10 @@ class Api:
             provided = ",".join(sorted(call.team.scopes))
             raise Refusal("missing_scope", needed=",".join(known.any_scope), provided=provided)
 
-    def _fault(self, name: str) -> Fault | None:
+    def _fault(self, call: Call) -> Fault | None:
         for fault in self.faults:
-            if fault.method in (name, "*") and fault.times > 0:
+            here = fault.channel in (None, call.args.get("channel"))
+            if fault.method in (call.method, "*") and here and fault.times > 0:
                 fault.times -= 1
                 return fault
         return None
