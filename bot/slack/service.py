@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date
@@ -36,11 +37,13 @@ from bot.slack.pages import Pages
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 30.0
+SWITCH_SECONDS = 0.0005  # a click's thread waits so long for one that computes; ten times that is Python's own
 GOODBYE_SECONDS = 20.0  # for turns that are under way, within a cluster's usual grace of 30
 
 
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C. Answers the exit status."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -258,16 +258,7 @@ class Store:
             .order_by(proposal.c.number.desc())
             .limit(limit)
         )
-        rows, held = await self.database.read(lambda connection: _with_intervals(connection, query))
-        return [
-            OpenJob(
-                job=records.job_from(row, held.get(row.proposal_id, [])),
-                failures=row.failures,
-                retry_at=row.retry_at,
-                trouble=row.trouble,
-            )
-            for row in rows
-        ]
+        return await self.database.read(lambda connection: _read_jobs(connection, query))
 
     async def every_job(self) -> list[Job]:
         """All of them, for the audit."""
@@ -427,11 +418,18 @@ def _read_proposals(
     ]
 
 
-def _with_intervals(
-    connection: sa.Connection, query: sa.Select[Any]
-) -> tuple[Sequence[records.Row], dict[str, list[records.Row]]]:
+def _read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]:
     rows = connection.execute(query).all()
-    return rows, _children(connection, schema.pod_interval, [row.proposal_id for row in rows])
+    held = _children(connection, schema.pod_interval, [row.proposal_id for row in rows])
+    return [
+        OpenJob(
+            job=records.job_from(row, held.get(row.proposal_id, [])),
+            failures=row.failures,
+            retry_at=row.retry_at,
+            trouble=row.trouble,
+        )
+        for row in rows
+    ]
 
 
 def _children(connection: sa.Connection, table: sa.Table, parents: Sequence[str]) -> dict[str, list[records.Row]]:
