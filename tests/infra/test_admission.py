@@ -1,6 +1,6 @@
-"""The admission policies' CEL, evaluated against good and bad Jobs. Needs the package common-expression-language (`cel`).
+"""The admission policies' CEL, evaluated against good and bad Jobs; needs the package common-expression-language.
 
-An API server compiles the same expressions with its own library; what it adds beyond plain CEL and is used here is `split`.
+An API server compiles the same expressions; beyond plain CEL they use only `split` and `dyn`, which are given here.
 """
 
 from __future__ import annotations

@@ -26,15 +26,13 @@ def _documents(file: Path) -> list[dict[str, Any]]:
 
 
 def _is_patch(file: Path) -> bool:
-    kustomization = _documents(file.parent / "kustomization.yaml") if (file.parent / "kustomization.yaml").exists() else []
+    kustomization = (
+        _documents(file.parent / "kustomization.yaml") if (file.parent / "kustomization.yaml").exists() else []
+    )
     return any(file.name == patch.get("path") for one in kustomization for patch in one.get("patches", []))
 
 
-PLAIN = [
-    file
-    for file in sorted(K8S.rglob("*.yaml"))
-    if file.name != "kustomization.yaml" and not _is_patch(file)
-]
+PLAIN = [file for file in sorted(K8S.rglob("*.yaml")) if file.name != "kustomization.yaml" and not _is_patch(file)]
 OBJECTS = [one for file in PLAIN for one in _documents(file)]
 
 
@@ -157,13 +155,17 @@ def test_the_policies_speak_of_the_bot_and_bind() -> None:
             assert reference["parameterNotFoundAction"] == "Deny"
             params = _only("ConfigMap", reference["name"])
             assert params["metadata"]["namespace"] == reference["namespace"]
-            used = re.findall(r"params\.data\['([^']+)'\]", yaml.safe_dump(policies[binding["policyName"]]).replace("''", "'"))
+            used = re.findall(
+                r"params\.data\['([^']+)'\]", yaml.safe_dump(policies[binding["policyName"]]).replace("''", "'")
+            )
             assert used and set(used) <= set(params["data"])
     for spec in policies.values():
         assert spec["failurePolicy"] == "Fail"
         assert [one["expression"] for one in spec["matchConditions"]] == [f"request.userInfo.username == '{account}'"]
     written = {resource for (_, resource), verbs in RIGHTS.items() if "create" in verbs or "patch" in verbs}
-    guarded = {r for spec in policies.values() for rule in spec["matchConstraints"]["resourceRules"] for r in rule["resources"]}
+    guarded = {
+        r for spec in policies.values() for rule in spec["matchConstraints"]["resourceRules"] for r in rule["resources"]
+    }
     assert guarded == written, "whatever it may write has a policy"
 
 
