@@ -21,10 +21,14 @@ def apply(content_type: str, there: Json, patch: Any, *, builtin: bool) -> Json:
     kind = content_type.split(";")[0].strip()
     if kind == JSON_PATCH:
         if not isinstance(patch, list):
-            raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+            raise bad_request(
+                "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch"
+            )
         return json_patch(there, patch)
     if not isinstance(patch, dict):
-        raise bad_request("error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}")
+        raise bad_request(
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
+        )
     if kind == MERGE:
         return merge(there, patch)
     if kind == STRATEGIC and builtin:

@@ -21,8 +21,8 @@ INT32 = 2**31
 LONG = frozenset(
     {
         "activeDeadlineSeconds", "terminationGracePeriodSeconds", "runAsUser", "runAsGroup", "fsGroup", "generation",
-        "observedGeneration", "deletionGracePeriodSeconds", "tolerationSeconds", "expirationSeconds", "gracePeriodSeconds",
-        "supplementalGroups",
+        "observedGeneration", "deletionGracePeriodSeconds", "tolerationSeconds", "expirationSeconds",
+        "gracePeriodSeconds", "supplementalGroups",
     }
 )  # fmt: skip
 QUANTITY = re.compile(r"^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[munkMGTPE]|[eE][+-]?\d+)?$")
@@ -48,8 +48,7 @@ def fields(model: str) -> dict[str, tuple[str, bool]]:
     """Key in JSON → (type, required)."""
     cls = getattr(models, model)
     return {
-        key: (cls.openapi_types[name], cls.model_fields[name].is_required())
-        for name, key in cls.attribute_map.items()
+        key: (cls.openapi_types[name], cls.model_fields[name].is_required()) for name, key in cls.attribute_map.items()
     }
 
 
@@ -98,8 +97,8 @@ class _Walk:
         if kind == "str" and key in QUANTITIES:
             if isinstance(value, bool) or not QUANTITY.match(str(value)):
                 raise bad_request(
-                    f'{self.kind} in version "{self.version}" cannot be handled as a {self.kind}: quantities must match '
-                    f"the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+                    f'{self.kind} in version "{self.version}" cannot be handled as a {self.kind}: quantities must '
+                    f"match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
                 )
             return str(value)
         if good is not None and (not isinstance(value, good) or (isinstance(value, bool) and kind != "bool")):
@@ -143,7 +142,9 @@ def custom(body: Json, shape: Json, path: str = "") -> list[Cause]:
             continue
         name = kind if isinstance(kind, str) else "array" if isinstance(kind, list) else "object"
         if not isinstance(value, types[name]) or (isinstance(value, bool) and name != "boolean"):
-            got = {bool: "boolean", int: "integer", str: "string", list: "array", dict: "object"}.get(type(value), "null")
+            got = {bool: "boolean", int: "integer", str: "string", list: "array", dict: "object"}.get(
+                type(value), "null"
+            )
             why = f'{here} in body must be of type {name}: "{got}"'
             causes.append(wrong(here, got, why) if name else wrong(here, value, why))
         elif isinstance(kind, list):
