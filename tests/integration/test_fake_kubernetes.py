@@ -99,3 +99,16 @@ async def test_pages_and_faults(cluster: KubernetesServer, batch: Any) -> None:
     with pytest.raises(Exception, match="isconnected"):
         await batch.create_namespaced_job("training", job() | {"metadata": {"name": "e"}})
     assert (await batch.read_namespaced_job("e", "training")).metadata.name == "e"
+
+
+async def test_pods_logs_and_bookmarks(cluster: KubernetesServer, batch: Any) -> None:
+    cluster.put("pods", {"metadata": {"name": "a-0"}, "status": {"phase": "Running"}})
+    cluster.log("a-0", "one")
+    cluster.log("a-0", "two")
+    core = client.CoreV1Api(batch.api_client)
+    assert await core.read_namespaced_pod_log("a-0", "training", tail_lines=1) == "two\n"
+    assert (await core.list_namespaced_pod("training", field_selector="status.phase=Running")).items
+    asked = await core.list_namespaced_pod_without_preload_content(
+        "training", watch=True, timeout_seconds=1, allow_watch_bookmarks=True
+    )
+    assert [json.loads(line)["type"] for line in (await asked.read()).splitlines()] == ["ADDED", "BOOKMARK"]

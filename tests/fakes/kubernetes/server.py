@@ -30,6 +30,7 @@ class KubernetesServer:
         self.requests: list[tuple[str, str]] = []  # verb, plural
         self.forbidden: set[tuple[str, str]] = set()
         self.faults: list[tuple[str, str, str]] = []  # verb, plural, what
+        self.logs: dict[str, list[str]] = {}  # pod → lines
         self._runner: web.ServerRunner | None = None
         for name in ("default", "training"):
             self.store.add(NAMESPACES, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
@@ -55,6 +56,17 @@ class KubernetesServer:
     def fail(self, verb: str, resource: str, what: str) -> None:
         """Spoils the next such request: "429", "500", "503", "hang", or "lost" (done, then the connection is cut)."""
         self.faults.append((verb, resource, what))
+
+    def put(self, plural: str, obj: Json, *, namespace: str = "training") -> Json:
+        """What the cluster itself does: the object (a pod, an event, a Job with its status) is there as given."""
+        kind = next(one for one in KINDS.values() if one.plural == plural)
+        there = self.store.objects.get(kind, {}).get((namespace, obj["metadata"]["name"]))
+        if there is None:
+            return self.store.add(kind, namespace, obj).obj
+        return self.store.replace(kind, namespace, patches.merge(there.obj, obj)).obj
+
+    def log(self, pod: str, text: str) -> None:
+        self.logs.setdefault(pod, []).append(text)
 
     def compact(self) -> None:
         self.store.compact()
@@ -88,6 +100,11 @@ class KubernetesServer:
         namespace = ""
         if len(rest) > 2 and rest[0] == "namespaces":
             namespace, rest = rest[1], rest[2:]
+        if len(rest) == 3 and rest[0] == "pods" and rest[2] == "log" and request.method == "GET":
+            self.requests.append(("get", "pods/log"))
+            self.store.get(PODS, namespace, rest[1])
+            lines = self.logs.get(rest[1], [])[-int(request.query.get("tailLines") or 10**9) :]
+            return web.Response(text="".join(line + "\n" for line in lines))
         kind = KINDS.get((group, rest[0])) if rest else None
         if kind is None or len(rest) > 2:
             raise problems.no_such_path()
@@ -223,6 +240,10 @@ class KubernetesServer:
                         type_ = "MODIFIED" if now and old else "ADDED" if now else "DELETED"
                     await response.write(b'{"type":"' + type_.encode() + b'","object":' + change.entry.body + b"}\n")
         except TimeoutError:
+            if query.get("allowWatchBookmarks") in ("1", "true", "True"):
+                mark = {"kind": kind.kind, "apiVersion": kind.api_version}
+                mark["metadata"] = {"resourceVersion": str(self.store.version)}  # type: ignore[assignment]
+                await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
             return response
         finally:
             self.store.watchers.discard(queue)
