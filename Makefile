@@ -7,7 +7,7 @@ BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench bench-slack witness-emulate score clean
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack replicas witness-emulate score clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,7 +47,7 @@ test: setup lint types  ## everything that must hold: lint, types, all tests
 	@$(TRAINERS) -m pytest tests/trainers
 
 quick: .venv/.ready  ## the fast tests only
-	@$(BOT) -m pytest tests/unit tests/contract tests/agent
+	@$(BOT) -m pytest tests/unit tests/contract tests/agent tests/infra
 
 mutants: setup  ## break the code on purpose and see the tests fail (minutes)
 	@$(BOT) -m tests.scenarios.mutants
@@ -57,6 +57,9 @@ bench: setup  ## start-to-ready seconds and memory of the bot, side by side
 
 bench-slack: .venv/.ready  ## approve clicks in Slack against bare Bolt, side by side
 	@$(BOT) -m tests.bench.slack
+
+replicas: .venv/.ready  ## two bots on one PostgreSQL share 500 proposals (two minutes; `make test` has 40)
+	@SIGNALBOX_TEST_PROPOSALS=500 $(BOT) -m pytest -s --timeout 900 tests/scenarios/test_replicas.py
 
 witness-emulate: .venv/.ready  ## the Web API half against npm's emulate, fetched with its Node 24
 	@$(BOT) -m pytest tests/witness
