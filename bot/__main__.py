@@ -1,4 +1,4 @@
-"""The command line: `python -m bot chat | serve | demo | digest | doctor | jobs | audit`."""
+"""The command line: `python -m bot chat | serve | demo | digest | doctor | jobs | ledger | audit`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from bot.core.errors import SignalboxError
+from bot.core.errors import Misconfigured, SignalboxError
 from bot.settings import Settings, load
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -56,6 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
     jobs = commands.add_parser("jobs", help="list proposals and jobs")
     jobs.add_argument("--json", action="store_true", help="as JSON, for programs")
     jobs.set_defaults(command=_jobs)
+    ledger = commands.add_parser("ledger", help="what every attempt held and cost, for your own books")
+    ledger.add_argument("action", choices=["export"], help="one line an interval, clipped to the days asked for")
+    ledger.add_argument("--from", dest="first", type=_date, required=True, help="first day, in SIGNALBOX_TIMEZONE")
+    ledger.add_argument("--to", dest="last", type=_date, required=True, help="last day, itself included")
+    ledger.add_argument("--format", choices=["csv", "json"], default="csv", help="default csv")
+    ledger.set_defaults(command=_ledger)
     audit = commands.add_parser("audit", help="check the audit log")
     audit.add_argument("action", choices=["verify"], help="walk the hash chain and compare every row with it")
     audit.set_defaults(command=_audit)
@@ -114,6 +120,21 @@ async def _jobs(settings: Settings, arguments: argparse.Namespace) -> int:
         proposals = await app.store.every_proposal()
         cards = [await app.cards.card(proposal.id) for proposal in proposals]
     print(json.dumps(documents(cards), indent=2) if arguments.json else "\n".join(table(cards)))
+    return OK
+
+
+async def _ledger(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot import ledger
+    from bot.bootstrap import opened
+    from bot.core.periods import days
+
+    if arguments.last < arguments.first:
+        raise Misconfigured(f"--to {arguments.last} is before --from {arguments.first}; turn them round.")
+    window = days(arguments.first, arguments.last, settings.zone, "export")
+    async with opened(settings) as app:
+        charges, now = await app.store.charges(window.start, window.end), await app.store.now()
+    found = ledger.lines(charges, window, now)
+    print(ledger.as_json(found) if arguments.format == "json" else ledger.as_csv(found), end="")
     return OK
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bot.core.periods import Period
-from bot.store.store import Charge, Store
-from tools.cost import Amount, clip
+from bot.store.spending import Spent
+from bot.store.store import Store
+from tools.cost import Amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,24 +25,18 @@ class Spend:
 
 async def spend(store: Store, team: str, period: Period, now: datetime) -> Spend:
     """The spend of a workspace, with what still runs charged up to `now`."""
-    charges = await store.charges(team, period.start, period.end)
-    costs = [(charge, clip(charge.interval, period.start, period.end, now)) for charge in charges]
+    spent = await store.spent(team, period, now)
     return Spend(
         period=period,
-        total=sum((cost for _, cost in costs), start=Amount()),
-        by_requester=_by(costs, lambda charge: charge.requester),
-        by_recipe=_by(costs, lambda charge: charge.recipe),
-        by_device=_by(costs, _device),
+        total=sum((one.amount for one in spent), start=Amount()),
+        by_requester=_by(spent, lambda one: one.requester),
+        by_recipe=_by(spent, lambda one: one.recipe),
+        by_device=_by(spent, lambda one: one.resources.gpu_product or ("GPU" if one.resources.gpus else "CPU")),
     )
 
 
-def _by(costs: list[tuple[Charge, Amount]], key: Callable[[Charge], str]) -> tuple[tuple[str, Amount], ...]:
+def _by(spent: list[Spent], key: Callable[[Spent], str]) -> tuple[tuple[str, Amount], ...]:
     sums: dict[str, Amount] = {}
-    for charge, cost in costs:
-        sums[key(charge)] = sums.get(key(charge), Amount()) + cost
+    for one in spent:
+        sums[key(one)] = sums.get(key(one), Amount()) + one.amount
     return tuple(sorted(sums.items(), key=lambda item: (-item[1].dollars, item[0])))
-
-
-def _device(charge: Charge) -> str:
-    resources = charge.interval.resources
-    return f"{resources.gpu_product or 'GPU'}" if charge.gpus else "CPU"

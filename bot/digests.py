@@ -19,9 +19,9 @@ from bot.core.errors import Conflict
 from bot.core.job import TERMINAL, Job, JobPhase
 from bot.core.periods import Period, day, month
 from bot.core.policy import Budget
-from bot.core.proposal import Proposal, ProposalState
+from bot.core.proposal import Proposal
 from bot.policies import Policies
-from bot.store.store import Store
+from bot.store.store import EndedJob, Store
 from bot.store.writing import Writing
 from tools.cost import Actual, Estimate, actual, dollars
 
@@ -60,17 +60,15 @@ async def build(store: Store, pricing: Pricing, policies: Policies, team: str, c
     now = await store.now()
     period = day(of, pricing.zone)
     whole = month(of, pricing.zone)
-    proposals = {proposal.id: proposal for proposal in await store.every_proposal() if proposal.team == team}
-    jobs = [job for job in await store.every_job() if job.team == team]
-    ended = [job for job in jobs if job.finished_at and period.start <= job.finished_at < period.end]
+    ended = await store.ended_jobs(team, period)
     to_date = await spend(store, team, whole, now)
     return Digest(
         of=of,
         period=period,
-        outcomes=tuple(_outcome(job, proposals[job.proposal_id], now) for job in ended if job.phase in TERMINAL),
-        proposed=sum(period.start <= proposal.created_at < period.end for proposal in proposals.values()),
-        waiting=tuple(one for one in proposals.values() if one.state is ProposalState.PENDING),
-        running=tuple(job for job in jobs if job.open),
+        outcomes=tuple(_outcome(one, now) for one in ended),
+        proposed=await store.count_proposed(team, period),
+        waiting=tuple(await store.pending_of_team(team, limit=None)),
+        running=tuple(one.job for one in await store.open_jobs() if one.job.team == team),
         spend=await spend(store, team, period, now),
         month=to_date,
         forecast=_forecast(to_date.total.dollars, whole, now),
@@ -102,9 +100,8 @@ def lines(digest: Digest, zone: ZoneInfo) -> list[str]:
     return found
 
 
-def _outcome(job: Job, proposal: Proposal, now: datetime) -> Outcome:
-    offer = proposal.offer
-    return Outcome(job=job, recipe=offer.spec.recipe, estimate=offer.estimate, actual=actual(job.intervals, now))
+def _outcome(one: EndedJob, now: datetime) -> Outcome:
+    return Outcome(job=one.job, recipe=one.recipe, estimate=one.estimate, actual=actual(one.job.intervals, now))
 
 
 def _row(one: Outcome) -> tuple[str, ...]:

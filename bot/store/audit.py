@@ -143,12 +143,15 @@ def _revisions(events: Rows, revisions: Rows, votes: Rows) -> Iterator[Finding]:
 
 def _revision(where: str, said: dict[str, Any], row: Any, votes: list[dict[str, Any]]) -> Iterator[Finding]:
     try:
-        digest, estimate = digest_of(json.loads(row.offer)), json.loads(row.estimate)
-    except ValueError:
+        offer, estimate = json.loads(row.offer), json.loads(row.estimate)
+        digest, recipe = digest_of(offer), offer["spec"]["recipe"]
+    except (ValueError, KeyError, TypeError):
         yield Finding(where=where, what="its row cannot be read any more")
         return
     if not digest == row.digest == said["digest"]:
         yield Finding(where=where, what="what would run differs from the digest in its events")
+    elif row.recipe != recipe:
+        yield Finding(where=where, what="its recipe differs from what would run")
     if row.author != said["author"]:
         yield Finding(where=where, what="its author differs from its events")
     if estimate != said["estimate"]:

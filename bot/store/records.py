@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from bot.core.canonical import canonical_json
 from bot.core.job import Job, JobPhase
 from bot.core.proposal import Offer, Proposal, ProposalState, Verdict, Vote
 from bot.store import schema
-from tools.cost import Amount, Interval, Resources
+from tools.cost import Amount, Estimate, Interval, Resources
 from tools.progress import Progress
 
 Row = sa.Row[Any]
@@ -47,6 +48,7 @@ def revision_values(proposal: Proposal) -> dict[str, Any]:
         "offer": canonical_json(proposal.offer.document()),
         "digest": proposal.digest,
         "estimate": canonical_json(proposal.offer.estimate.document()),
+        "recipe": proposal.offer.spec.recipe,
     }
 
 
@@ -134,14 +136,30 @@ def interval_values(job: Job, interval: Interval) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1024)
+def resources_from(text: str) -> Resources:
+    """Thousands of intervals hold the same few texts."""
+    return Resources.from_document(json.loads(text))
+
+
+@lru_cache(maxsize=1024)
+def amount_from(text: str) -> Amount:
+    return Amount.from_document(json.loads(text))
+
+
+@lru_cache(maxsize=1024)
+def estimate_from(text: str) -> Estimate:
+    return Estimate.from_document(json.loads(text))
+
+
 def interval_from(row: Row) -> Interval:
     return Interval(
         attempt=row.attempt,
         started_at=row.started_at,
         ended_at=row.ended_at,
-        resources=Resources.from_document(json.loads(row.resources)),
+        resources=resources_from(row.resources),
         rate_version=row.rate_version,
-        hourly=Amount.from_document(json.loads(row.hourly)),
+        hourly=amount_from(row.hourly),
         estimated=row.estimated,
     )
 

@@ -53,7 +53,14 @@ proposal = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.UniqueConstraint("team", "number", name="uq_proposal_number"),
     sa.Index("ix_proposal_state", "state"),
+    sa.Index("ix_proposal_created", "created_at"),
 )
+
+
+def of_team(team: str | sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
+    """A workspace's proposals, found by whatever else is asked: by an index on the team alone, all that ever were."""
+    return proposal.c.team.concat("") == team
+
 
 revision = sa.Table(
     "revision",
@@ -64,6 +71,7 @@ revision = sa.Table(
     sa.Column("offer", sa.Text, nullable=False),  # canonical JSON; its SHA-256 is the digest
     sa.Column("digest", Id, nullable=False),
     sa.Column("estimate", sa.Text, nullable=False),
+    sa.Column("recipe", Id, nullable=False, server_default=""),  # as in the offer, for digests to group by
 )
 
 vote = sa.Table(
@@ -104,6 +112,7 @@ job = sa.Table(
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
     sa.Column("progress", sa.Text, nullable=False, server_default="{}"),
     sa.Index("ix_job_phase", "phase"),
+    sa.Index("ix_job_finished", "finished_at"),
 )
 
 pod_interval = sa.Table(

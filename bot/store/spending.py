@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from bot.core import job as jobs
 from bot.core.job import JobPhase
 from bot.core.periods import Period
-from bot.store import schema
-from tools.cost import HOUR, Amount
+from bot.store import records, schema
+from tools.cost import HOUR, Amount, Resources
 
 MICROSECONDS = 1_000_000
 
@@ -43,6 +43,32 @@ class Spending:
         return spent, committed
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What one person's trainings of one recipe in a channel cost on one kind of resources, in a period."""
+
+    channel: str
+    requester: str
+    recipe: str
+    resources: Resources
+    amount: Amount
+
+
+def by_whom(connection: sa.Connection, team: str, period: Period, now: datetime) -> list[Spent]:
+    """The spend of a period by person, recipe and resources."""
+    key = {"team": team, "start": period.start, "end": period.end, "now": now}
+    return [
+        Spent(
+            channel=row.channel,
+            requester=row.requester,
+            recipe=row.recipe,
+            resources=records.resources_from(row.resources),
+            amount=_cost(row.hourly, row.many),
+        )
+        for row in connection.execute(_BY_WHOM[connection.dialect.name == "sqlite"], key)
+    ]
+
+
 def look(connection: sa.Connection, team: str, month: Period, now: datetime, apart_from: str | None) -> Spending:
     """`apart_from` leaves out what one proposal's own job has committed."""
     spent: dict[str, Amount] = {}
@@ -53,7 +79,7 @@ def look(connection: sa.Connection, team: str, month: Period, now: datetime, apa
         if row.part == "waiting":
             committed[row.channel] = committed.get(row.channel, Decimal(0)) + _ceiling(row.estimate) * row.many
             continue
-        cost = Amount.from_document(json.loads(row.hourly)).times(Decimal(int(row.many)) / MICROSECONDS / HOUR)
+        cost = _cost(row.hourly, row.many)
         if row.part == "spent":
             spent[row.channel] = spent.get(row.channel, Amount()) + cost
         else:
@@ -64,68 +90,90 @@ def look(connection: sa.Connection, team: str, month: Period, now: datetime, apa
     return Spending(spent=spent, committed=committed)
 
 
+def _cost(hourly: str, microseconds: Any) -> Amount:
+    return records.amount_from(hourly).times(Decimal(int(microseconds)) / MICROSECONDS / HOUR)
+
+
 def _ceiling(estimate: str) -> Decimal:
     return Amount.from_document(json.loads(estimate)["ceiling"]).dollars
 
 
-def _microseconds(moment: sa.ColumnElement[Any], sqlite: bool) -> sa.ColumnElement[Any]:
-    """Since 1970, as a whole number: SQLite keeps moments as text, with six places after the second."""
-    if not sqlite:
-        return sa.func.extract("epoch", moment) * MICROSECONDS
-    whole = sa.cast(sa.func.strftime("%s", moment), sa.BigInteger) * MICROSECONDS
-    return whole + sa.cast(sa.func.substr(moment, 21, 6), sa.BigInteger)
+class _Words:
+    """What the two databases say differently."""
+
+    def __init__(self, sqlite: bool) -> None:
+        self._sqlite = sqlite
+        self.latest = sa.func.max if sqlite else sa.func.greatest
+        self.earliest = sa.func.min if sqlite else sa.func.least
+
+    def held(self, first: sa.ColumnElement[Any], last: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """The microseconds between, summed over a group."""
+        return sa.func.sum(self._microseconds(last) - self._microseconds(first))
+
+    def _microseconds(self, moment: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Since 1970, as a whole number: SQLite keeps moments as text, with six places after the second."""
+        if not self._sqlite:
+            return sa.func.extract("epoch", moment) * MICROSECONDS
+        whole = sa.cast(sa.func.strftime("%s", moment), sa.BigInteger) * MICROSECONDS
+        return whole + sa.cast(sa.func.substr(moment, 21, 6), sa.BigInteger)
 
 
-def _look(sqlite: bool) -> sa.CompoundSelect[Any]:
-    """Three groups of rows (part, channel, job, estimate, hourly, many) in one statement."""
-    held, job, proposal, revision = schema.pod_interval.c, schema.job.c, schema.proposal.c, schema.revision.c
-    start, end, now = (sa.bindparam(name, type_=schema.Instant()) for name in ("start", "end", "now"))
-    latest, earliest = (sa.func.max, sa.func.min) if sqlite else (sa.func.greatest, sa.func.least)
-    # Written so that no index on the team is taken: it would lead through every proposal that ever was.
-    ours = proposal.team.concat("") == sa.bindparam("team")
+_held, _job, _proposal, _revision = schema.pod_interval.c, schema.job.c, schema.proposal.c, schema.revision.c
+_APPROVED = (_revision.proposal_id == _job.proposal_id) & (_revision.revision == _job.revision)
+_OTHERS = _job.proposal_id != sa.bindparam("apart_from")
+_OURS = schema.of_team(sa.bindparam("team"))
+_START, _END, _NOW = (sa.bindparam(name, type_=schema.Instant()) for name in ("start", "end", "now"))
+_UNTIL = sa.func.coalesce(_held.ended_at, _NOW)
 
-    def microseconds(first: sa.ColumnElement[Any], last: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        return sa.func.sum(_microseconds(last, sqlite) - _microseconds(first, sqlite))
 
-    def part(name: str, job: Any = None, estimate: Any = None, hourly: Any = None, many: Any = None) -> sa.Select[Any]:
-        columns = {"job": job, "estimate": estimate, "hourly": hourly, "many": many}
-        given = [sa.literal_column(f"'{name}'").label("part"), proposal.channel]
-        given += [(sa.null() if column is None else column).label(label) for label, column in columns.items()]
-        by = [column for column in (proposal.channel, job, estimate, hourly) if column is not None]
-        return sa.select(*given).where(ours).group_by(*by)
-
-    spent = (
-        part(
-            "spent",
-            hourly=held.hourly,
-            many=microseconds(latest(held.started_at, start), earliest(sa.func.coalesce(held.ended_at, now), end)),
-        )
-        .join_from(schema.pod_interval, schema.proposal, proposal.id == held.proposal_id)
-        .where(held.started_at < sa.func.min(end, now) if sqlite else held.started_at < sa.func.least(end, now))
-        .where(held.ended_at.is_(None) | (held.ended_at > start))
+def _in_period(words: _Words, *by: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Grouped so, the time that intervals held their resources inside the period: the last column, `many`."""
+    held = words.held(words.latest(_held.started_at, _START), words.earliest(_UNTIL, _END))
+    return (
+        sa.select(*by, held.label("many"))
+        .join_from(schema.pod_interval, schema.proposal, _proposal.id == _held.proposal_id)
+        .where(_OURS, _held.started_at < words.earliest(_END, _NOW))
+        .where(_held.ended_at.is_(None) | (_held.ended_at > _START))
+        .group_by(*(column for column in by if isinstance(column, sa.Column)))
     )
-    approved = (revision.proposal_id == job.proposal_id) & (revision.revision == job.revision)
-    others = job.proposal_id != sa.bindparam("apart_from")
+
+
+def _look(words: _Words) -> sa.CompoundSelect[Any]:
+    """Three groups of rows (part, channel, job, estimate, hourly, many) in one statement."""
+    none = sa.null()
+    spent = _in_period(
+        words, _part("spent"), _proposal.channel, none.label("job"), none.label("estimate"), _held.hourly
+    )
     waiting = (
-        part("waiting", estimate=revision.estimate, many=sa.func.count())
-        .join_from(schema.job, schema.proposal, proposal.id == job.proposal_id)
-        .join(schema.revision, approved)
-        .where(sa.or_(*(job.phase == phase.value for phase in jobs.WAITING)), others)
+        sa.select(_part("waiting"), _proposal.channel, none, _revision.estimate, none, sa.func.count().label("many"))
+        .join_from(schema.job, schema.proposal, _proposal.id == _job.proposal_id)
+        .join(schema.revision, _APPROVED)
+        .where(_OURS, _OTHERS, sa.or_(*(_job.phase == phase.value for phase in jobs.WAITING)))
+        .group_by(_proposal.channel, _revision.estimate)
     )
     running = (
-        part(
-            "running",
-            job=job.proposal_id,
-            estimate=revision.estimate,
-            hourly=held.hourly,
-            many=microseconds(held.started_at, latest(sa.func.coalesce(held.ended_at, now), held.started_at)),
+        sa.select(
+            *(_part("running"), _proposal.channel, _job.proposal_id, _revision.estimate, _held.hourly),
+            words.held(_held.started_at, words.latest(_UNTIL, _held.started_at)).label("many"),
         )
-        .join_from(schema.job, schema.proposal, proposal.id == job.proposal_id)
-        .join(schema.revision, approved)
-        .join(schema.pod_interval, held.proposal_id == job.proposal_id)
-        .where(job.phase == JobPhase.RUNNING.value, others)
+        .join_from(schema.job, schema.proposal, _proposal.id == _job.proposal_id)
+        .join(schema.revision, _APPROVED)
+        .join(schema.pod_interval, _held.proposal_id == _job.proposal_id)
+        .where(_OURS, _OTHERS, _job.phase == JobPhase.RUNNING.value)
+        .group_by(_proposal.channel, _job.proposal_id, _revision.estimate, _held.hourly)
     )
     return sa.union_all(spent, waiting, running)
 
 
-_LOOK = {sqlite: _look(sqlite) for sqlite in (True, False)}
+def _part(name: str) -> sa.ColumnElement[Any]:
+    return sa.literal_column(f"'{name}'").label("part")
+
+
+def _by_whom(words: _Words) -> sa.Select[Any]:
+    who = (_proposal.channel, _proposal.requester, _revision.recipe, _held.resources, _held.hourly)
+    approved = (_revision.proposal_id == _proposal.id) & (_revision.revision == _proposal.revision)
+    return _in_period(words, *who).join(schema.revision, approved)
+
+
+_LOOK = {sqlite: _look(_Words(sqlite)) for sqlite in (True, False)}
+_BY_WHOM = {sqlite: _by_whom(_Words(sqlite)) for sqlite in (True, False)}

@@ -18,14 +18,14 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.core import job as jobs
 from bot.core.errors import Conflict, NotFound
-from bot.core.job import Job
+from bot.core.job import Job, JobPhase
 from bot.core.periods import Period
 from bot.core.proposal import Offer, Proposal, ProposalState
 from bot.store import records, schema, spending
 from bot.store.database import Database
-from bot.store.spending import Spending
+from bot.store.spending import Spending, Spent
 from bot.store.writing import Notice, Writing
-from tools.cost import Interval, PastRun
+from tools.cost import Estimate, Interval, PastRun
 from tools.desk import Caller
 from tools.progress import Progress
 
@@ -63,10 +63,13 @@ class Message:
 class Charge:
     """One interval and whom it is charged to."""
 
-    number: int
+    team: str
+    channel: str
+    number: int  # of the proposal
     requester: str
     recipe: str
-    gpus: int
+    job: str
+    phase: JobPhase
     interval: Interval
 
 
@@ -101,11 +104,23 @@ PROPOSALS = (
 BY_ID = PROPOSALS.where(schema.proposal.c.id == sa.bindparam("is_id"))
 HERE = PROPOSALS.where(*(schema.proposal.c[name] == sa.bindparam(f"is_{name}") for name in ("team", "channel")))
 HERE_BY = {name: HERE.where(schema.proposal.c[name] == sa.bindparam("is_it")) for name in ("number", "id")}
+JOBS = sa.select(
+    schema.job, *(schema.proposal.c[name] for name in ("number", "team", "channel", "thread", "requester"))
+).join(schema.proposal, schema.proposal.c.id == schema.job.c.proposal_id)
 CHILDREN = {
     table: sa.select(table).where(table.c.proposal_id.in_(sa.bindparam("parents", expanding=True))).order_by(order)
     for table, order in ((schema.vote, schema.vote.c.at), (schema.pod_interval, schema.pod_interval.c.attempt))
 }
 CLOCK = sa.select(sa.func.clock_timestamp())  # PostgreSQL's
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedJob:
+    """A job that is over, and what was approved of it."""
+
+    job: Job
+    recipe: str
+    estimate: Estimate
 
 
 class Store:
@@ -192,6 +207,14 @@ class Store:
             schema.proposal.c.state == ProposalState.PENDING.value, schema.proposal.c.expires_at <= now, limit=100
         )
 
+    async def count_proposed(self, team: str, period: Period) -> int:
+        """How many proposals were made in a period."""
+        table = schema.proposal
+        made = (table.c.created_at >= period.start) & (table.c.created_at < period.end)
+        query = sa.select(sa.func.count()).where(schema.of_team(team), made)
+        counted: int = await self.database.read(lambda connection: connection.execute(query).scalar_one())
+        return counted
+
     async def count_pending(self, team: str, *, requester: str | None = None, channel: str | None = None) -> int:
         """How many proposals of a person, or of a channel, wait for a decision."""
         table = schema.proposal
@@ -243,6 +266,24 @@ class Store:
             where.append(schema.proposal.c.channel == channel)
         return [found.job for found in await self._jobs(*where, limit=limit)]
 
+    async def ended_jobs(self, team: str, period: Period) -> list[EndedJob]:
+        """A workspace's jobs that ended in a period, newest first, each with what was approved of it."""
+        job, revision = schema.job.c, schema.revision.c
+        ended = (schema.of_team(team), job.finished_at >= period.start, job.finished_at < period.end)
+        jobs = JOBS.where(*ended).order_by(job.finished_at.desc())
+        approved = (revision.proposal_id == job.proposal_id) & (revision.revision == job.revision)
+        terms = jobs.with_only_columns(job.proposal_id, revision.recipe, revision.estimate)
+        terms = terms.join(schema.revision, approved)
+
+        def look(connection: sa.Connection) -> list[EndedJob]:
+            said = {row.proposal_id: row for row in connection.execute(terms)}
+            found = [(one.job, said[one.job.proposal_id]) for one in _read_jobs(connection, jobs)]
+            return [
+                EndedJob(job=job, recipe=row.recipe, estimate=records.estimate_from(row.estimate)) for job, row in found
+            ]
+
+        return await self.database.read(look)
+
     async def open_jobs(self) -> list[OpenJob]:
         """Every open job, the longest approved first."""
         phases = [phase.value for phase in jobs.OPEN]
@@ -250,14 +291,7 @@ class Store:
         return sorted(found, key=lambda one: one.job.approved_at)
 
     async def _jobs(self, *where: sa.ColumnElement[bool], limit: int | None) -> list[OpenJob]:
-        table, proposal = schema.job, schema.proposal
-        query = (
-            sa.select(table, *[proposal.c[name] for name in ("number", "team", "channel", "thread", "requester")])
-            .join(proposal, proposal.c.id == table.c.proposal_id)
-            .where(*where)
-            .order_by(proposal.c.number.desc())
-            .limit(limit)
-        )
+        query = JOBS.where(*where).order_by(schema.proposal.c.number.desc()).limit(limit)
         return await self.database.read(lambda connection: _read_jobs(connection, query))
 
     async def every_job(self) -> list[Job]:
@@ -289,36 +323,39 @@ class Store:
         """Every pending proposal, for reminders."""
         return await self._proposals(schema.proposal.c.state == ProposalState.PENDING.value, limit=None)
 
-    async def pending_of_team(self, team: str) -> list[Proposal]:
-        """A workspace's pending proposals, for its home page; who may see one is the caller's to say."""
+    async def pending_of_team(self, team: str, *, limit: int | None = 50) -> list[Proposal]:
+        """A workspace's pending proposals, newest first; who may see one is the caller's to say."""
         pending = schema.proposal.c.state == ProposalState.PENDING.value
-        return await self._proposals(schema.proposal.c.team == team, pending, limit=50)
+        return await self._proposals(schema.of_team(team), pending, limit=limit)
 
     # -- money ------------------------------------------------------------------------------------------------
 
-    async def charges(self, team: str, start: datetime, end: datetime, *, channel: str | None = None) -> list[Charge]:
-        """Every interval that touches the window [start, end)."""
-        held, proposal, revision = schema.pod_interval, schema.proposal, schema.revision
+    async def spent(self, team: str, period: Period, now: datetime) -> list[Spent]:
+        """What a period cost, by person, recipe and resources; what still runs is charged up to `now`."""
+        return await self.database.read(lambda connection: spending.by_whom(connection, team, period, now))
+
+    async def charges(self, start: datetime, end: datetime) -> list[Charge]:
+        """Every interval of every workspace that touches the window [start, end), oldest first: the ledger's lines."""
+        proposal, held, job, revision = schema.proposal.c, schema.pod_interval.c, schema.job.c, schema.revision.c
         query = (
-            sa.select(held, proposal.c.number, proposal.c.requester, revision.c.offer)
-            .join(proposal, proposal.c.id == held.c.proposal_id)
-            .join(revision, (revision.c.proposal_id == proposal.c.id) & (revision.c.revision == proposal.c.revision))
-            .where(proposal.c.team == team, held.c.started_at < end)
-            .where(held.c.ended_at.is_(None) | (held.c.ended_at > start))
-            .where(sa.true() if channel is None else proposal.c.channel == channel)
-            .order_by(held.c.started_at)
+            sa.select(schema.pod_interval, job.name, job.phase, revision.recipe)
+            .add_columns(*(proposal[name] for name in ("number", "team", "channel", "requester")))
+            .join_from(schema.pod_interval, schema.job, job.proposal_id == held.proposal_id)
+            .join(schema.proposal, proposal.id == job.proposal_id)
+            .join(schema.revision, (revision.proposal_id == job.proposal_id) & (revision.revision == job.revision))
+            .where(held.started_at < end, held.ended_at.is_(None) | (held.ended_at > start))
+            .order_by(held.started_at, job.name, held.attempt)
         )
         rows = await self.database.read(lambda connection: connection.execute(query).all())
-        charged = [(row, json.loads(row.offer)["spec"]) for row in rows]
+        names = ("team", "channel", "number", "requester", "recipe")
         return [
             Charge(
-                number=row.number,
-                requester=row.requester,
-                recipe=spec["recipe"],
-                gpus=spec["gpus"],
+                **{name: getattr(row, name) for name in names},
+                job=row.name,
+                phase=JobPhase(row.phase),
                 interval=records.interval_from(row),
             )
-            for row, spec in charged
+            for row in rows
         ]
 
     async def spending(self, team: str, month: Period, now: datetime, *, apart_from: str | None = None) -> Spending:

@@ -254,6 +254,7 @@ async def test_one_altered_row_is_found(url: str, table: sa.Table, change: dict[
         (schema.vote, {"verdict": "reject"}),
         (schema.revision, {"author": "mallory"}),
         (schema.revision, {"offer": "{}"}),
+        (schema.revision, {"recipe": "digits"}),
         (schema.revision, {"offer": "no JSON"}),
         (schema.revision, {"estimate": "{}"}),
     ],
