@@ -7,7 +7,7 @@ BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest replicas witness-emulate score clean
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest test-cluster replicas witness-emulate score clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench: setup  ## start-to-ready seconds and memory of the bot, side by side
 
 bench-slack: .venv/.ready  ## approve clicks in Slack against bare Bolt, side by side
 	@$(BOT) -m tests.bench.slack
+
+test-cluster: .venv/.ready  ## the Kubernetes engine in the cluster of KUBECONFIG, with SIGNALBOX_TEST_IMAGE=an image with /bin/sh
+	@$(BOT) -m pytest -v tests/cluster
 
 bench-digest: .venv/.ready  ## the digest over 100,000 jobs against one raw SQL aggregate
 	@$(BOT) -m tests.bench.digest

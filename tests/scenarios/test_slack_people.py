@@ -134,6 +134,7 @@ async def test_a_start_corrects_the_cards_that_went_stale_meanwhile(tmp_path: Pa
             await slack.user("U1").mention("C1", "train digits for 2 epochs")
             approved = await card(slack, "Proposal 1", "Approvals")
             policy.write_text(SOON)
+            await asyncio.sleep(1)  # a changed policy takes effect within that time
             await slack.user("U1").mention("C1", "train digits for 3 epochs")
             overdue = await card(slack, "Proposal 2", "Approvals")
             slack.fail("chat.update", hang_s=60, times=20)
