@@ -25,7 +25,11 @@ class Spend:
 
 async def spend(store: Store, team: str, period: Period, now: datetime) -> Spend:
     """The spend of a workspace, with what still runs charged up to `now`."""
-    spent = await store.spent(team, period, now)
+    return spend_of(await store.spent(team, period, now), period)
+
+
+def spend_of(spent: list[Spent], period: Period) -> Spend:
+    """The same from what was read."""
     return Spend(
         period=period,
         total=sum((one.amount for one in spent), start=Amount()),

@@ -13,14 +13,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bot import wording
-from bot.accounts import Spend, spend
-from bot.approvals.pricing import Pricing
+from bot.accounts import Spend, spend, spend_of
+from bot.approvals.pricing import Pricing, budget_in
 from bot.core.errors import Conflict
 from bot.core.job import TERMINAL, Job, JobPhase
 from bot.core.periods import Period, day, month
 from bot.core.policy import Budget
 from bot.core.proposal import Proposal
 from bot.policies import Policies
+from bot.store.spending import Spending, by_channel
 from bot.store.store import EndedJob, Store
 from bot.store.writing import Writing
 from tools.cost import Actual, Estimate, actual, dollars
@@ -52,7 +53,7 @@ class Digest:
     spend: Spend
     month: Spend  # to date
     forecast: Decimal  # of the month, at its pace so far, in dollars
-    budget: Budget
+    budget: Budget  # of that month
 
 
 async def build(store: Store, pricing: Pricing, policies: Policies, team: str, channel: str, of: date) -> Digest:
@@ -61,7 +62,9 @@ async def build(store: Store, pricing: Pricing, policies: Policies, team: str, c
     period = day(of, pricing.zone)
     whole = month(of, pricing.zone)
     ended = await store.ended_jobs(team, period)
-    to_date = await spend(store, team, whole, now)
+    spent = await store.spent(team, whole, now)
+    to_date = spend_of(spent, whole)
+    money = Spending(spent=by_channel(spent), committed=await store.committed(team, now))
     return Digest(
         of=of,
         period=period,
@@ -72,7 +75,7 @@ async def build(store: Store, pricing: Pricing, policies: Policies, team: str, c
         spend=await spend(store, team, period, now),
         month=to_date,
         forecast=_forecast(to_date.total.dollars, whole, now),
-        budget=await pricing.budget(await policies.of(team, channel), team, channel, now),
+        budget=budget_in(money, await policies.of(team, channel), channel),
     )
 
 

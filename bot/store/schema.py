@@ -72,6 +72,7 @@ revision = sa.Table(
     sa.Column("digest", Id, nullable=False),
     sa.Column("estimate", sa.Text, nullable=False),
     sa.Column("recipe", Id, nullable=False, server_default=""),  # as in the offer, for digests to group by
+    sa.Index("ix_revision_recipe", "proposal_id", "revision", "recipe"),  # without walking through the offer's text
 )
 
 vote = sa.Table(

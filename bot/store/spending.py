@@ -7,7 +7,7 @@ jobs with the same ceiling, come back as one, so a look costs the same in a busy
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -69,13 +69,31 @@ def by_whom(connection: sa.Connection, team: str, period: Period, now: datetime)
     ]
 
 
+def by_channel(spent: Iterable[Spent]) -> dict[str, Amount]:
+    """The same by channel alone, as `Spending` has it."""
+    sums: dict[str, Amount] = {}
+    for one in spent:
+        sums[one.channel] = sums.get(one.channel, Amount()) + one.amount
+    return sums
+
+
 def look(connection: sa.Connection, team: str, month: Period, now: datetime, apart_from: str | None) -> Spending:
     """`apart_from` leaves out what one proposal's own job has committed."""
+    key = {"team": team, "start": month.start, "end": month.end, "now": now, "apart_from": apart_from or ""}
+    return _added_up(connection.execute(_LOOK[connection.dialect.name == "sqlite"], key))
+
+
+def committed(connection: sa.Connection, team: str, now: datetime) -> Mapping[str, Decimal]:
+    """What the open jobs may still cost, by channel."""
+    key = {"team": team, "now": now, "apart_from": ""}
+    return _added_up(connection.execute(_OPEN[connection.dialect.name == "sqlite"], key)).committed
+
+
+def _added_up(rows: Iterable[sa.Row[Any]]) -> Spending:
     spent: dict[str, Amount] = {}
     committed: dict[str, Decimal] = {}
     running: dict[str, tuple[str, Decimal]] = {}  # job → its channel, and what is left of its ceiling
-    key = {"team": team, "start": month.start, "end": month.end, "now": now, "apart_from": apart_from or ""}
-    for row in connection.execute(_LOOK[connection.dialect.name == "sqlite"], key):
+    for row in rows:
         if row.part == "waiting":
             committed[row.channel] = committed.get(row.channel, Decimal(0)) + _ceiling(row.estimate) * row.many
             continue
@@ -138,14 +156,17 @@ def _in_period(words: _Words, *by: sa.ColumnElement[Any]) -> sa.Select[Any]:
     )
 
 
-def _look(words: _Words) -> sa.CompoundSelect[Any]:
-    """Three groups of rows (part, channel, job, estimate, hourly, many) in one statement."""
+def _of_month(words: _Words) -> sa.Select[Any]:
     none = sa.null()
-    spent = _in_period(
-        words, _part("spent"), _proposal.channel, none.label("job"), none.label("estimate"), _held.hourly
-    )
+    return _in_period(words, _part("spent"), _proposal.channel, none.label("job"), none.label("estimate"), _held.hourly)
+
+
+def _of_open_jobs(words: _Words) -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """Those that wait, by channel and estimate; those that run, each with what it has cost."""
+    none = sa.null()
+    columns = (none.label("job"), _revision.estimate, none.label("hourly"))
     waiting = (
-        sa.select(_part("waiting"), _proposal.channel, none, _revision.estimate, none, sa.func.count().label("many"))
+        sa.select(_part("waiting"), _proposal.channel, *columns, sa.func.count().label("many"))
         .join_from(schema.job, schema.proposal, _proposal.id == _job.proposal_id)
         .join(schema.revision, _APPROVED)
         .where(_OURS, _OTHERS, sa.or_(*(_job.phase == phase.value for phase in jobs.WAITING)))
@@ -162,7 +183,7 @@ def _look(words: _Words) -> sa.CompoundSelect[Any]:
         .where(_OURS, _OTHERS, _job.phase == JobPhase.RUNNING.value)
         .group_by(_proposal.channel, _job.proposal_id, _revision.estimate, _held.hourly)
     )
-    return sa.union_all(spent, waiting, running)
+    return waiting, running
 
 
 def _part(name: str) -> sa.ColumnElement[Any]:
@@ -175,5 +196,8 @@ def _by_whom(words: _Words) -> sa.Select[Any]:
     return _in_period(words, *who).join(schema.revision, approved)
 
 
-_LOOK = {sqlite: _look(_Words(sqlite)) for sqlite in (True, False)}
-_BY_WHOM = {sqlite: _by_whom(_Words(sqlite)) for sqlite in (True, False)}
+# Each in one statement, of rows (part, channel, job, estimate, hourly, many).
+_WORDS = {sqlite: _Words(sqlite) for sqlite in (True, False)}
+_OPEN = {sqlite: sa.union_all(*_of_open_jobs(words)) for sqlite, words in _WORDS.items()}
+_LOOK = {sqlite: sa.union_all(_of_month(words), *_of_open_jobs(words)) for sqlite, words in _WORDS.items()}
+_BY_WHOM = {sqlite: _by_whom(words) for sqlite, words in _WORDS.items()}

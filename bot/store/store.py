@@ -334,6 +334,10 @@ class Store:
         """What a period cost, by person, recipe and resources; what still runs is charged up to `now`."""
         return await self.database.read(lambda connection: spending.by_whom(connection, team, period, now))
 
+    async def committed(self, team: str, now: datetime) -> Mapping[str, Decimal]:
+        """What the open jobs may still cost, by channel, in dollars."""
+        return await self.database.read(lambda connection: spending.committed(connection, team, now))
+
     async def charges(self, start: datetime, end: datetime) -> list[Charge]:
         """Every interval of every workspace that touches the window [start, end), oldest first: the ledger's lines."""
         proposal, held, job, revision = schema.proposal.c, schema.pod_interval.c, schema.job.c, schema.revision.c

@@ -22,6 +22,7 @@ def upgrade() -> None:
         same = (table.c.proposal_id == row.proposal_id) & (table.c.revision == row.revision)
         recipe = json.loads(row.offer)["spec"]["recipe"]
         connection.execute(sa.update(table).where(same).values(recipe=recipe))
+    op.create_index("ix_revision_recipe", "revision", ["proposal_id", "revision", "recipe"])
     op.create_index("ix_job_finished", "job", ["finished_at"])
     op.create_index("ix_proposal_created", "proposal", ["created_at"])
 
@@ -29,5 +30,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_proposal_created", "proposal")
     op.drop_index("ix_job_finished", "job")
+    op.drop_index("ix_revision_recipe", "revision")
     with op.batch_alter_table("revision") as batch:
         batch.drop_column("recipe")
