@@ -90,14 +90,14 @@ def _of_queue(job: Raw, events: Sequence[Raw]) -> str:
     """Kueue's reason: a warning on the Job's Workload, whose name begins with the Job's."""
     if not (job.get("spec") or {}).get("suspend"):
         return ""
+    label = (job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
+    if not label:
+        return "Somebody suspended its Job; it goes on when that is resumed."
     prefix = f"job-{job['metadata']['name']}-"
-    mine = [
-        one for one in events if _about(one, "Workload") and str(one["involvedObject"].get("name")).startswith(prefix)
-    ]
-    queue = clean((job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name") or "its queue")
-    if not mine:
-        return f"It waits in the queue {queue}."
-    return f"It waits in the queue {queue}: {clean(max(mine, key=_told).get('message'))}."
+    mine = [one for one in events if _about(one, "Workload")]
+    mine = [one for one in mine if str(one["involvedObject"].get("name")).startswith(prefix)]
+    why = f": {clean(max(mine, key=_told).get('message'))}" if mine else ""
+    return f"It waits in the queue {clean(label)}{why}."
 
 
 def _of_controller(job: Raw, events: Sequence[Raw]) -> str:
