@@ -11,7 +11,7 @@ import fcntl
 import importlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +38,9 @@ from tools.tracking import Tracking
 
 if TYPE_CHECKING:
     from bot.agent.assistant import Assistant
+    from tools.engines.kubernetes.engine import KubernetesEngine
+
+POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +123,12 @@ async def opened(
     """The wired app over an open store; closed again at the end."""
     policies = policies or PolicyFile(settings.policy_file)
     rates = load_rates(settings.rates_file)
-    engine = engine or local_engine(settings)
     tracking = tracking or Tracking(settings.tracking_uri, settings.artifact_root)
     database = Database(settings.database)
-    await database.open()
-    try:
+    async with AsyncExitStack() as stack:
+        engine = engine if engine else await stack.enter_async_context(chosen_engine(settings))
+        await database.open()
+        stack.push_async_callback(database.close)
         store = Store(database, clock)
         pricing = Pricing(store, engine, rates, settings.zone)
         proposing = Proposing(store, pricing, policies)
@@ -154,8 +158,49 @@ async def opened(
             proposing=proposing,
             wake=wake,
         )
-    finally:
-        await database.close()
+
+
+@asynccontextmanager
+async def chosen_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """The engine of SIGNALBOX_ENGINE, closed at the end. The cluster's client is imported only where it is used."""
+    if settings.engine == "local" or (settings.engine == "auto" and not _credentials(settings)):
+        yield local_engine(settings)
+        return
+    await asyncio.to_thread(importlib.import_module, "tools.engines.kubernetes.engine")
+    async with cluster_engine(settings) as engine:
+        yield engine
+
+
+def _credentials(settings: Settings) -> bool:
+    """Whether there are any for a cluster."""
+    if settings.kubeconfig is None:
+        return POD_TOKEN.exists()
+    return any(Path(path).expanduser().exists() for path in settings.kubeconfig.split(os.pathsep) if path)
+
+
+def cluster_engine(settings: Settings) -> KubernetesEngine:
+    """A cluster as an engine. Nothing is asked of it before it is needed."""
+    from tools.engines.kubernetes.engine import KubernetesEngine
+    from tools.engines.kubernetes.manifest import ClusterSettings
+
+    return KubernetesEngine(
+        ClusterSettings(
+            namespace=settings.namespace,
+            image_cpu=settings.image_cpu,
+            image_gpu=settings.image_gpu,
+            image_pull_policy=settings.image_pull_policy,
+            cpu_cores=settings.cluster_cpu_cores,
+            memory_gib=settings.cluster_memory_gib,
+            ephemeral_storage=f"{settings.cluster_storage_gib}Gi",
+            gpu_product=settings.gpu_product,
+            data_claim=settings.data_claim,
+            ttl_seconds=settings.cluster_keep_hours * 3600,
+            queue=settings.queue,
+            tracking_uri=settings.tracking_uri,
+        ),
+        kubeconfig=settings.kubeconfig,
+        max_jobs=settings.cluster_max_jobs,
+    )
 
 
 def local_engine(settings: Settings) -> LocalEngine:

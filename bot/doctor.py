@@ -14,6 +14,8 @@ from bot.core.errors import Misconfigured, SignalboxError
 from bot.policies import read_policy
 from bot.settings import Settings
 from bot.store.audit import verify
+from tools.engines.base import EngineRefused, EngineUnavailable
+from tools.spec import DigitsSpec
 from tools.tracking import Tracking
 
 CHECK_SECONDS = 20
@@ -46,7 +48,7 @@ async def examine(settings: Settings) -> list[Finding]:
             findings.append(_good("database", app.store.database.shown))
             findings.append(await _check("audit", lambda: _audit(app)))
             findings.append(await _check("MLflow", lambda: _mlflow(app.tracking)))
-            findings.append(_engine(app))
+            findings.append(await _check("engine", lambda: _engine(app)))
     except (SignalboxError, TimeoutError) as error:
         findings.append(_wrong("database", str(error) or f"no answer within {CHECK_SECONDS} s"))
     findings.append(await _check("language model", lambda: _model(settings)))
@@ -123,11 +125,17 @@ async def _mlflow(tracking: Tracking) -> Finding:
     return _good("MLflow", tracking.shown)
 
 
-def _engine(app: App) -> Finding:
+async def _engine(app: App) -> Finding:
     settings = app.settings
-    gpus = settings.local_gpus
-    said = f"local: {settings.local_max_jobs} at once, {settings.local_cpu_cores} cores charged"
-    return _good("engine", said + (f", {gpus} GPUs by SIGNALBOX_LOCAL_GPUS" if gpus is not None else ""))
+    if app.engine.name == "local":
+        gpus = settings.local_gpus
+        said = f"local: {settings.local_max_jobs} at once, {settings.local_cpu_cores} cores charged"
+        return _good("engine", said + (f", {gpus} GPUs by SIGNALBOX_LOCAL_GPUS" if gpus is not None else ""))
+    try:
+        await app.engine.preflight(DigitsSpec())
+    except (EngineRefused, EngineUnavailable) as error:
+        return _wrong("engine", str(error))
+    return _good("engine", f"{app.engine.name}: the namespace {settings.namespace} answers")
 
 
 async def _model(settings: Settings) -> Finding:

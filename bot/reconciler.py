@@ -436,9 +436,13 @@ def _reminded(proposal: Proposal, key: str, writing: Writing) -> None:
 
 
 def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Interval, ...]:
-    """The engine's attempts as intervals at the approved rates. Times before the bot's own restart are as observed."""
+    """The engine's attempts as intervals at the approved rates. Times before the bot's own restart are as observed.
+
+    What was recorded and cannot be observed any more (a drained node took its pod along) was held all the same: it
+    stays, and ended at the latest when the next began.
+    """
     offer = proposal.offer
-    return tuple(
+    seen = [
         Interval(
             attempt=attempt.number,
             started_at=attempt.started_at,
@@ -449,7 +453,16 @@ def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Int
             estimated=attempt.estimated,
         )
         for attempt in observed.attempts
-    )
+    ]
+    began = {interval.started_at for interval in seen}
+    known = [interval for interval in job.intervals if interval.started_at not in began]
+    found = sorted((*known, *seen), key=lambda interval: interval.started_at)
+    made = []
+    for number, interval in enumerate(found, 1):
+        later = found[number].started_at if number < len(found) else None
+        ended = _closed(interval, later) if later and interval in known else interval
+        made.append(replace(ended, attempt=number))
+    return tuple(made)
 
 
 def _closed(interval: Interval, now: datetime) -> Interval:

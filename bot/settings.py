@@ -104,6 +104,74 @@ class Settings(BaseSettings):
         description="for one call to the language model; then the planner answers",
     )
 
+    # -- where trainings run ----------------------------------------------------------------------------------------
+    engine: Literal["local", "kubernetes", "auto"] = Field(
+        default="local",
+        alias="SIGNALBOX_ENGINE",
+        description="this machine's processes or a cluster's Jobs; auto takes the cluster if there are credentials",
+    )
+    kubeconfig: str | None = Field(
+        default=None, alias="KUBECONFIG", description="path of the cluster's credentials; default the pod's own account"
+    )
+    namespace: str = Field(
+        default="ml-training",
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        alias="SIGNALBOX_NAMESPACE",
+        description="of trainings in the cluster",
+    )
+    image_cpu: str = Field(
+        default="signalbox-trainer:cpu",
+        alias="SIGNALBOX_IMAGE_CPU",
+        description="the trainers' image for CPU cores; by digest in production",
+    )
+    image_gpu: str = Field(
+        default="signalbox-trainer:cuda", alias="SIGNALBOX_IMAGE_GPU", description="the same for GPUs"
+    )
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        default="IfNotPresent",
+        alias="SIGNALBOX_IMAGE_PULL_POLICY",
+        description="Never where images are loaded onto the nodes by hand",
+    )
+    data_claim: str | None = Field(
+        default=None,
+        alias="SIGNALBOX_DATA_CLAIM",
+        description="PersistentVolumeClaim of data sets, mounted at /data; default an empty folder",
+    )
+    queue: str | None = Field(
+        default=None,
+        alias="SIGNALBOX_QUEUE",
+        description="Kueue's LocalQueue that decides when a training starts; default at once",
+    )
+    gpu_product: str | None = Field(
+        default=None,
+        alias="SIGNALBOX_GPU_PRODUCT",
+        description="the GPUs to take, as the node label nvidia.com/gpu.product has it; default any, at the rate `any`",
+    )
+    cluster_cpu_cores: Decimal = Field(
+        default=Decimal(4), gt=0, alias="SIGNALBOX_CLUSTER_CPU_CORES", description="cores that a training gets"
+    )
+    cluster_memory_gib: Decimal = Field(
+        default=Decimal(8), gt=0, alias="SIGNALBOX_CLUSTER_MEMORY_GIB", description="memory that a training gets, GiB"
+    )
+    cluster_storage_gib: int = Field(
+        default=10,
+        ge=1,
+        alias="SIGNALBOX_CLUSTER_STORAGE_GIB",
+        description="a node's disk that a training gets, GiB; logs, output and caches",
+    )
+    cluster_max_jobs: int = Field(
+        default=20,
+        ge=1,
+        alias="SIGNALBOX_CLUSTER_MAX_JOBS",
+        description="trainings that may wait in the cluster at once, the rest queue here",
+    )
+    cluster_keep_hours: int = Field(
+        default=24,
+        ge=1,
+        alias="SIGNALBOX_CLUSTER_KEEP_HOURS",
+        description="that an ended Job stays to be read; longer than this bot is ever away",
+    )
+
     # -- the local engine -----------------------------------------------------------------------------------------
     trainer_python: Path = Field(
         default=TRAINERS_PYTHON,

@@ -33,6 +33,7 @@ OPEN = frozenset({*WAITING, JobPhase.RUNNING})
 TERMINAL = frozenset(JobPhase) - OPEN
 
 OVERDUE_SECONDS = 15  # after its maximum runtime, until somebody beside the engine asks it to end
+NO_ROOM = "It waited for room in the cluster until its maximum runtime was over. Propose it again."
 TOO_OLD = "The approval is too old: the training could not be started in time. Propose it again."
 
 
@@ -133,11 +134,14 @@ def _next_submitted(job: Job, observed: Observation, now: datetime) -> Step:
         return Step(act=Act.RECORD_UID)
     if observed.uid != job.uid:
         return _finish(JobPhase.FAILED, f"The job {job.name} was replaced by another; it was left alone.")
+    late = job.cancel_by or now >= job.start_before
     if observed.standing is Standing.SUSPENDED:
-        return Step(act=Act.STOP if job.cancel_by or now >= job.start_before else Act.RELEASE)
-    if observed.standing is Standing.ENDED and not observed.attempts:
+        return Step(act=Act.STOP if late else Act.RELEASE)
+    if observed.attempts:
+        return Step(act=Act.START)
+    if observed.standing is Standing.ENDED:
         return _ended(job, observed)
-    return Step(act=Act.START)
+    return Step(act=Act.STOP if late else Act.WAIT)  # the cluster has not started it yet
 
 
 def _next_running(job: Job, observed: Observation, now: datetime) -> Step:
@@ -160,12 +164,16 @@ def _overdue(job: Job, now: datetime) -> bool:
 def _ended(job: Job, observed: Observation) -> Step:
     if observed.exit_code == ExitCode.OK:
         return _finish(JobPhase.SUCCEEDED, "")
+    if observed.stopped is StopReason.DEADLINE and not observed.attempts:
+        return _finish(JobPhase.FAILED, NO_ROOM)
     nobody = observed.stopped is StopReason.CANCELLED and job.cancel_by is None and job.started_at is not None
     if observed.stopped is StopReason.DEADLINE or nobody:
         return _finish(JobPhase.FAILED, f"Stopped at its maximum runtime of {job.max_runtime_seconds // 60} min.")
     if job.cancel_by and (observed.stopped is StopReason.CANCELLED or observed.exit_code == ExitCode.INTERRUPTED):
         return _cancelled(job)
-    return _finish(JobPhase.FAILED, _why(observed) if observed.attempts else TOO_OLD)
+    if observed.attempts:
+        return _finish(JobPhase.FAILED, _why(observed))
+    return _finish(JobPhase.FAILED, observed.progress.error or TOO_OLD)
 
 
 _CODES = {

@@ -34,6 +34,8 @@ ABSENT = Observation(standing=Standing.ABSENT)
 SEEN = Observation(standing=Standing.SUSPENDED, uid="u", digest="d" * 64)
 ATTEMPT = Attempt(number=1, started_at=NOW)
 LIVE = replace(SEEN, standing=Standing.RUNNING, attempts=(ATTEMPT,))
+PENDING = replace(SEEN, standing=Standing.PENDING, waiting="No node can take it now.")
+BETWEEN = replace(LIVE, standing=Standing.PENDING, attempts=(replace(ATTEMPT, ended_at=NOW),))
 OVER = replace(LIVE, standing=Standing.ENDED, exit_code=0)
 LATER = NOW + timedelta(days=2)
 
@@ -56,6 +58,19 @@ LATER = NOW + timedelta(days=2)
         (SUBMITTED, ABSENT, NOW, Act.FINISH),
         (SUBMITTED, LIVE, NOW, Act.START),
         (SUBMITTED, OVER, NOW, Act.START),
+        (SUBMITTED, PENDING, NOW, Act.WAIT),
+        (SUBMITTED, PENDING, LATER, Act.STOP),
+        (replace(SUBMITTED, cancel_by="ann"), PENDING, NOW, Act.STOP),
+        (SUBMITTED, replace(PENDING, uid="other"), NOW, Act.FINISH),
+        (SUBMITTED, replace(PENDING, digest="other"), NOW, Act.FINISH),
+        (replace(SUBMITTED, uid=None), PENDING, NOW, Act.RECORD_UID),
+        (SUBMITTED, BETWEEN, NOW, Act.START),
+        (SUBMITTED, BETWEEN, LATER, Act.START),
+        (RUNNING, BETWEEN, NOW, Act.PROGRESS),
+        (RUNNING, PENDING, NOW, Act.PROGRESS),
+        (RUNNING, BETWEEN, NOW + timedelta(seconds=916), Act.STOP),
+        (replace(RUNNING, cancel_by="ann"), BETWEEN, NOW, Act.STOP),
+        (SUBMITTED, replace(SEEN, standing=Standing.ENDED), NOW, Act.FINISH),
         (RUNNING, LIVE, NOW, Act.PROGRESS),
         (RUNNING, LIVE, NOW + timedelta(seconds=916), Act.STOP),
         (replace(RUNNING, cancel_by="ann"), LIVE, NOW, Act.STOP),
@@ -106,3 +121,10 @@ def test_what_never_started_has_no_words_of_a_dead_training() -> None:
     ended = replace(SEEN, standing=Standing.ENDED, stopped=StopReason.CANCELLED)
     assert "too old" in next_step(SUBMITTED, ended, LATER).reason
     assert next_step(replace(SUBMITTED, cancel_by="ann"), ended, NOW).phase is JobPhase.CANCELLED
+
+
+def test_what_never_found_room_says_so() -> None:
+    ended = replace(SEEN, standing=Standing.ENDED, stopped=StopReason.DEADLINE)
+    assert "waited for room" in next_step(SUBMITTED, ended, NOW).reason
+    refused = replace(SEEN, standing=Standing.ENDED, progress=Progress(error="The cluster gave it up."))
+    assert next_step(SUBMITTED, refused, NOW).reason == "The cluster gave it up."

@@ -30,6 +30,20 @@ DEFAULTS = {
     "SIGNALBOX_DIGEST_HOUR": "9",
     "SIGNALBOX_CHAT_USER": "requester",
     "SIGNALBOX_MODEL_TIMEOUT_SECONDS": "60.0",
+    "SIGNALBOX_ENGINE": "local",
+    "KUBECONFIG": None,
+    "SIGNALBOX_NAMESPACE": "ml-training",
+    "SIGNALBOX_IMAGE_CPU": "signalbox-trainer:cpu",
+    "SIGNALBOX_IMAGE_GPU": "signalbox-trainer:cuda",
+    "SIGNALBOX_IMAGE_PULL_POLICY": "IfNotPresent",
+    "SIGNALBOX_DATA_CLAIM": None,
+    "SIGNALBOX_QUEUE": None,
+    "SIGNALBOX_GPU_PRODUCT": None,
+    "SIGNALBOX_CLUSTER_CPU_CORES": "4",
+    "SIGNALBOX_CLUSTER_MEMORY_GIB": "8",
+    "SIGNALBOX_CLUSTER_STORAGE_GIB": "10",
+    "SIGNALBOX_CLUSTER_MAX_JOBS": "20",
+    "SIGNALBOX_CLUSTER_KEEP_HOURS": "24",
     "SIGNALBOX_TRAINER_PYTHON": str(SOURCE / ".venv-trainers" / "bin" / "python"),
     "SIGNALBOX_DATA_DIR": None,
     "SIGNALBOX_LOCAL_CPU_CORES": "4",
@@ -66,7 +80,14 @@ def test_each_is_listed_with_a_comment() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("SIGNALBOX_TIMEZONE", "Mars/Base"), ("SIGNALBOX_DIGEST_HOUR", "25"), ("SIGNALBOX_LOCAL_MAX_JOBS", "0")],
+    [
+        ("SIGNALBOX_TIMEZONE", "Mars/Base"),
+        ("SIGNALBOX_DIGEST_HOUR", "25"),
+        ("SIGNALBOX_LOCAL_MAX_JOBS", "0"),
+        ("SIGNALBOX_ENGINE", "slurm"),
+        ("SIGNALBOX_NAMESPACE", "ML_Training"),
+        ("SIGNALBOX_CLUSTER_MEMORY_GIB", "0"),
+    ],
 )
 def test_a_wrong_one_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)

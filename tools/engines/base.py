@@ -36,6 +36,7 @@ class Standing(StrEnum):
 
     ABSENT = "absent"  # nothing by that name
     SUSPENDED = "suspended"  # created, not released
+    PENDING = "pending"  # released; waits for the cluster to start it
     RUNNING = "running"  # released; holds its resources
     ENDED = "ended"  # over, for whatever reason
 
@@ -68,6 +69,7 @@ class Observation:
     exit_code: int | None = None  # as tools.progress.ExitCode; negative: killed by that signal
     stopped: StopReason | None = None
     progress: Progress = field(default_factory=Progress)
+    waiting: str = ""  # one sentence why it does not start, or does not get on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class Submission:
 
 
 class Engine(Protocol):
-    """Implemented by `local.LocalEngine`. Errors: `EngineRefused` for good, `EngineUnavailable` for now."""
+    """What `LocalEngine` and `KubernetesEngine` are. Errors: `EngineRefused` for good, `EngineUnavailable` for now."""
 
     name: str
 

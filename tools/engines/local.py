@@ -295,7 +295,7 @@ class LocalEngine:
                 size = file.seek(0, os.SEEK_END)
                 while True:
                     start = file.seek(max(0, size - window))
-                    told = _for_people(file.read(size - start), cut=start > 0)
+                    told = for_people(file.read(size - start), cut=start > 0)
                     if len(told) >= lines or start == 0 or window >= TAIL_LIMIT:
                         return told[-lines:]
                     window *= 8
@@ -350,7 +350,7 @@ def _fold(reading: _Reading, read: bytes) -> None:
     reading.progress = parse_lines(told, reading.progress)
 
 
-def _for_people(tail: bytes, *, cut: bool) -> list[str]:
+def for_people(tail: bytes, *, cut: bool) -> list[str]:
     """The lines that are no machine's, as a terminal would leave them. `cut`: the first has lost its beginning."""
     lines = tail.split(b"\n")
     if cut and len(lines) > 1:

@@ -1,0 +1,242 @@
+"""The port over a cluster. Each training is one Job: created suspended, released once by its uid, read from streams.
+
+Cancelling is a patch too, because the Role has no right to delete: suspended, a Job has no pods (the kubelet sends
+SIGTERM, after the grace time SIGKILL); its time is shortened as well, so that no queue can let it run on; and it is
+marked, so that whoever observes it knows why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from tools.cost import Resources
+from tools.engines.base import EngineRefused, EngineUnavailable, NameTaken, Observation, Standing, Submission
+from tools.engines.kubernetes import manifest, reading
+from tools.engines.kubernetes.connection import Connection, Problem, Unreachable, translated
+from tools.engines.kubernetes.logs import LOOK_SECONDS, Logs
+from tools.engines.kubernetes.manifest import (
+    CANCELLED,
+    DIGEST,
+    MAX_EXEC,
+    QUEUE,
+    RELEASED,
+    WANTED_QUEUE,
+    ClusterSettings,
+)
+from tools.engines.kubernetes.preflight import checked
+from tools.engines.kubernetes.reflector import Reflector
+from tools.engines.kubernetes.waiting import GONE_AT
+from tools.progress import Progress
+from tools.spec import TrainingSpec
+
+RELEASES = 4  # tries, when the cluster's own controllers change the Job at the same moment
+
+Raw = dict[str, Any]
+
+
+class KubernetesEngine:
+    """Opened at its first request; `aclose` ends its streams. `max_jobs`: trainings that may wait in the cluster."""
+
+    name = "kubernetes"
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        *,
+        kubeconfig: str | None = None,
+        max_jobs: int = 20,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._settings = settings
+        self._max_jobs = max_jobs
+        self._connection = Connection(kubeconfig)
+        self._core = f"/api/v1/namespaces/{settings.namespace}"
+        self._jobs = f"/apis/batch/v1/namespaces/{settings.namespace}/jobs"
+        self._logs = Logs(self._connection, settings.namespace, look_seconds)
+        self.reflector = Reflector(self._connection, settings.namespace, manifest.SELECTOR)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self.reflector.aclose()
+        await self._connection.aclose()
+
+    async def preflight(self, spec: TrainingSpec) -> None:
+        """Refuse what this cluster could never run."""
+        async with _translated():
+            await checked(spec, self._settings, self._connection)
+
+    def resources(self, spec: TrainingSpec) -> Resources:
+        """What the pod requests; a GPU's hour includes its host."""
+        return Resources(
+            cpu_cores=self._settings.cpu_cores,
+            gpus=spec.gpus,
+            gpu_product=self._settings.gpu_product if spec.gpus else None,
+            memory_gib=self._settings.memory_gib,
+        )
+
+    def render(self, spec: TrainingSpec) -> dict[str, Any]:
+        """The exact Job, with what a card shows of it beside."""
+        return manifest.document(spec, self._settings)
+
+    async def free_slots(self) -> int:
+        """How many may wait at once. Who runs when is the cluster's own decision."""
+        return self._max_jobs
+
+    async def create(self, submission: Submission) -> str:
+        """The Job, suspended. One of that name with the same digest is this very Job: an answer was lost."""
+        job = manifest.complete(submission)
+        where = job["metadata"].setdefault("namespace", self._settings.namespace)
+        if where != self._settings.namespace:
+            raise EngineRefused(
+                f"It was approved for the namespace {where}, and Signalbox now works in {self._settings.namespace}. "
+                "Propose it again."
+            )
+        async with _translated(submission.name):
+            try:
+                made = await self._connection.post(self._jobs, job, fieldValidation="Strict")
+            except Problem as problem:
+                if problem.code != 409 or problem.reason != "AlreadyExists":
+                    raise
+                made = await self._connection.get(f"{self._jobs}/{submission.name}")
+        if reading.notes_on(made).get(DIGEST) != submission.digest:
+            raise NameTaken(
+                f"There is another Job by the name {submission.name} in the namespace {where}; it was left alone. "
+                "Delete that Job to go on."
+            )
+        self.reflector.jobs.put(made)
+        return str(made["metadata"]["uid"])
+
+    async def release(self, name: str, uid: str) -> None:
+        """By a patch that carries the uid and the version that was read, so that no late repetition undoes a cancel."""
+        async with _translated(name):
+            for _ in range(RELEASES):
+                job = await self._found(name, uid)
+                told = reading.notes_on(job)
+                if RELEASED in told or CANCELLED in told:
+                    return
+                try:
+                    self.reflector.jobs.put(await self._connection.patch(f"{self._jobs}/{name}", _release(job)))
+                    return
+                except Problem as problem:
+                    if problem.code != 409:
+                        raise
+        raise EngineUnavailable(f"The Job {name} changes all the time and was not released yet; it is tried again.")
+
+    async def _found(self, name: str, uid: str) -> Raw:
+        try:
+            job = await self._connection.get(f"{self._jobs}/{name}")
+        except Problem as problem:
+            if problem.code != 404 or "namespaces" in problem.message:
+                raise
+            raise EngineRefused(f"The job {name} is not in the cluster any more; it was not started.") from problem
+        if job["metadata"]["uid"] != uid:
+            raise EngineRefused(f"The job {name} is not the one that was created; it was not started.")
+        return job
+
+    async def cancel(self, name: str, uid: str) -> None:
+        """Suspend it for good. One that is gone or was replaced has nothing left to cancel."""
+        there = self.reflector.jobs.objects.get(name) if self.reflector.fresh else None
+        if there is not None and there["metadata"]["uid"] == uid and CANCELLED in reading.notes_on(there):
+            return
+        patch = {
+            "metadata": {"uid": uid, "annotations": {CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")}},
+            "spec": {"suspend": True, "activeDeadlineSeconds": 1},
+        }
+        async with _translated(name):
+            try:
+                self.reflector.jobs.put(await self._connection.patch(f"{self._jobs}/{name}", patch))
+            except Problem as problem:
+                if problem.code == 404 and "namespaces" not in problem.message:
+                    return
+                if problem.code == 422 and "metadata.uid" in problem.message:
+                    return
+                raise
+
+    async def observe(self, name: str) -> Observation:
+        """From the streams while they are fresh. That a Job is not there is always asked of the API server itself."""
+        self.reflector.start()
+        async with _translated(name):
+            job = self.reflector.jobs.objects.get(name) if self.reflector.fresh else None
+            if job is not None:
+                pods, events = self.reflector.pods.of(name), list(self.reflector.events.objects.values())
+            else:
+                job, pods, events = await self._asked(name)
+            if job is None:
+                return Observation(standing=Standing.ABSENT)
+            return reading.observation(job, pods, events, await self._progress(job, pods))
+
+    async def _asked(self, name: str) -> tuple[Raw | None, list[Raw], list[Raw]]:
+        """The same by requests: the Job, its pods (with those remembered), the namespace's warnings."""
+        try:
+            job = await self._connection.get(f"{self._jobs}/{name}")
+        except Problem as problem:
+            if problem.code != 404 or "namespaces" in problem.message:
+                raise
+            return None, [], []
+        self.reflector.jobs.put(job)
+        pods, events = await asyncio.gather(
+            self._connection.get(f"{self._core}/pods", labelSelector=f"batch.kubernetes.io/job-name={name}"),
+            self._connection.get(f"{self._core}/events", fieldSelector="type=Warning", limit=500),
+        )
+        there = {pod["metadata"]["uid"]: pod for pod in pods["items"]}
+        remembered = [pod for pod in self.reflector.pods.of(name) if pod["metadata"]["uid"] not in there]
+        return job, [*there.values(), *(pod for pod in remembered if reading.over(pod))], list(events["items"])
+
+    async def _progress(self, job: Raw, pods: Sequence[Mapping[str, Any]]) -> Progress:
+        pod = reading.newest(job, pods)
+        if pod is None:
+            return Progress()
+        meta = pod["metadata"]
+        return await self._logs.progress(meta["name"], str(meta["uid"]), over=reading.over(pod), gone=GONE_AT in pod)
+
+    async def logs(self, name: str, lines: int) -> Sequence[str]:
+        """The tail of the newest pod's log."""
+        async with _translated(name):
+            job, pods, _ = await self._asked(name)
+            pod = reading.newest(job, pods) if job is not None and lines > 0 else None
+            if pod is None:
+                return []
+            try:
+                return await self._logs.tail(pod["metadata"]["name"], lines)
+            except Problem as problem:
+                if problem.code in (400, 404):  # its container has not started, or the pod is gone
+                    return []
+                raise
+
+
+def _release(job: Raw) -> Raw:
+    """Without a queue the Job starts now; in one it stays suspended, and Kueue starts it when its turn comes."""
+    meta = job["metadata"]
+    patch: Raw = {
+        "metadata": {
+            "uid": meta["uid"],
+            "resourceVersion": meta["resourceVersion"],
+            "annotations": {RELEASED: datetime.now(UTC).isoformat(timespec="seconds")},
+        }
+    }
+    queue = reading.notes_on(job).get(WANTED_QUEUE)
+    if queue is None:
+        return patch | {"spec": {"suspend": False}}
+    patch["metadata"]["labels"] = {QUEUE: queue, MAX_EXEC: str(job["spec"]["activeDeadlineSeconds"])}
+    return patch
+
+
+@asynccontextmanager
+async def _translated(name: str = "") -> AsyncIterator[None]:
+    """What went wrong on the way, as sentences of ours."""
+    try:
+        yield
+    except (Problem, Unreachable) as error:
+        raise translated(error, name) from error

@@ -1,0 +1,102 @@
+"""A pod's log: the lines for people, and the progress that its machine lines tell, read on from where it ended.
+
+The API cannot be asked for "all after this line", only for the last so many seconds; lines carry the kubelet's
+timestamps, so what was read before is passed over.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass, field
+
+from tools.engines.kubernetes.connection import Connection, Problem, Unreachable
+from tools.engines.local import LINE_LIMIT, for_people
+from tools.progress import PREFIX, Progress, parse_lines
+
+LOOK_SECONDS = 2.0  # between two readings of one running pod's log
+OVERLAP_SECONDS = 5  # read again, in case clocks and requests were slow
+TRIES = 5  # for the log of a pod that has ended; a lost node never answers
+LIMIT_BYTES = 32 * 2**20  # of one reading
+TAIL_FACTOR = 20  # lines asked for each line wanted: most are progress lines
+TAIL_LINES = 20000
+_STAMPED = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) (.*)$", re.DOTALL)
+
+
+@dataclass
+class _Reading:
+    """How far one pod's log was read, and what it said up to there."""
+
+    progress: Progress = field(default_factory=Progress)
+    stamp: str = ""
+    read_at: float = float("-inf")
+    done: bool = False
+    failures: int = 0
+
+
+class Logs:
+    """Readings by pod uid."""
+
+    def __init__(self, connection: Connection, namespace: str, look_seconds: float = LOOK_SECONDS) -> None:
+        self._connection = connection
+        self._path = f"/api/v1/namespaces/{namespace}/pods/{{}}/log"
+        self._look_seconds = look_seconds
+        self._readings: dict[str, _Reading] = {}
+
+    async def progress(self, name: str, uid: str, *, over: bool, gone: bool) -> Progress:
+        """What the pod told up to now. Of one that has ended all of it, or `Unreachable`/`Problem` for a few tries."""
+        reading = self._readings.setdefault(uid, _Reading())
+        now = time.monotonic()
+        if reading.done or gone or (not over and now - reading.read_at < self._look_seconds):
+            return reading.progress
+        try:
+            read = await self._read(name, reading, now)
+        except (Problem, Unreachable) as error:
+            reading.failures += 1
+            missing = isinstance(error, Problem) and error.code in (400, 404)  # not started yet, or not there any more
+            if over and (missing or reading.failures >= TRIES):
+                reading.done = True
+            elif over:
+                raise
+            return reading.progress
+        _fold(reading, read)
+        reading.read_at, reading.done, reading.failures = now, over, 0
+        return reading.progress
+
+    async def tail(self, name: str, lines: int) -> list[str]:
+        """The last lines that are for people, as a terminal would leave them."""
+        asked = min(TAIL_LINES, lines * TAIL_FACTOR + 100)
+        read = await self._connection.text(self._path.format(name), tailLines=asked, limitBytes=LIMIT_BYTES)
+        return for_people(read, cut=False)[-lines:]
+
+    def forget(self, uid: str) -> None:
+        self._readings.pop(uid, None)
+
+    async def _read(self, name: str, reading: _Reading, now: float) -> bytes:
+        query: dict[str, object] = {"timestamps": "true", "limitBytes": LIMIT_BYTES}
+        if reading.stamp:
+            query["sinceSeconds"] = math.ceil(now - reading.read_at) + OVERLAP_SECONDS
+        return await self._connection.text(self._path.format(name), **query)
+
+
+def _fold(reading: _Reading, read: bytes) -> None:
+    """Lines after the last one seen. A server that stamps none has told all from the beginning."""
+    told: list[str] = []
+    last = reading.stamp
+    before = reading.progress if last else Progress()
+    for line in read.decode("utf-8", "replace").split("\n")[:-1]:  # what has no end yet is read again
+        found = _STAMPED.match(line)
+        if found is None:
+            told.append(line)
+        elif _key(found[1]) > _key(last):
+            reading.stamp = max(reading.stamp, found[1], key=_key)
+            told.append(found[2])
+    kept = [line for line in told if line.startswith(PREFIX) and len(line) <= LINE_LIMIT]
+    reading.progress = parse_lines(kept, before)
+
+
+def _key(stamp: str) -> str:
+    """Sortable: fractions of a second are written without their trailing zeros."""
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return f"{whole}.{fraction:0<9}" if stamp else ""

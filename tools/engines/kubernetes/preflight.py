@@ -1,0 +1,97 @@
+"""Whether a cluster could ever run a training: asked before anybody is asked to approve it.
+
+What may not be read is passed over: its absence would show as a waiting training with its reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.engines.base import EngineRefused
+from tools.engines.kubernetes.connection import Connection, Problem
+from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.spec import TrainingSpec
+
+
+async def checked(spec: TrainingSpec, settings: ClusterSettings, connection: Connection) -> None:
+    """Raises `EngineRefused` with the next step."""
+    if settings.tracking_uri and not settings.tracking_uri.startswith(("http://", "https://")):
+        raise EngineRefused(
+            "Trainings in the cluster cannot log to a file on this machine. Set MLFLOW_TRACKING_URI to an MLflow "
+            "server that the cluster reaches."
+        )
+    await _namespace(settings, connection)
+    if settings.data_claim:
+        await _claim(settings, connection)
+    if settings.queue:
+        await _queue(settings, connection)
+    if spec.gpus:
+        await _gpu(spec, settings, connection)
+
+
+async def _namespace(settings: ClusterSettings, connection: Connection) -> None:
+    """By what the Role allows: a list of Jobs is empty in a namespace that is not there, so its quota is no help."""
+    await connection.get(f"/apis/batch/v1/namespaces/{settings.namespace}/jobs", limit=1)
+    there = await _read(connection, f"/api/v1/namespaces/{settings.namespace}")
+    if there is False:
+        raise EngineRefused(
+            f"There is no namespace {settings.namespace} in the cluster. Apply infra/k8s, or set SIGNALBOX_NAMESPACE."
+        )
+
+
+async def _claim(settings: ClusterSettings, connection: Connection) -> None:
+    path = f"/api/v1/namespaces/{settings.namespace}/persistentvolumeclaims/{settings.data_claim}"
+    if await _read(connection, path) is False:
+        raise EngineRefused(
+            f"There is no PersistentVolumeClaim {settings.data_claim} in the namespace {settings.namespace}. "
+            "Make it, or set SIGNALBOX_DATA_CLAIM."
+        )
+
+
+async def _queue(settings: ClusterSettings, connection: Connection) -> None:
+    """Without Kueue its label is just a label, and the training would wait for ever."""
+    path = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{settings.namespace}/localqueues"
+    listed = await _read(connection, path)
+    names = [one["metadata"]["name"] for one in listed["items"]] if isinstance(listed, dict) else []
+    if listed is False or (listed is not None and settings.queue not in names):
+        known = f"; there are {', '.join(names)}" if names else ""
+        raise EngineRefused(
+            f"There is no queue {settings.queue} in the namespace {settings.namespace}{known}. "
+            "Install Kueue and its LocalQueue, or set SIGNALBOX_QUEUE."
+        )
+
+
+async def _gpu(spec: TrainingSpec, settings: ClusterSettings, connection: Connection) -> None:
+    """Whether any node has enough GPUs of the product. A cluster that scales up from nothing should forbid nodes."""
+    listed = await _read(connection, "/api/v1/nodes")
+    if not isinstance(listed, dict):
+        return
+    label = f"{settings.gpu_resource}.product"
+    with_gpus = [node for node in listed["items"] if _count(node, settings.gpu_resource) >= spec.gpus]
+    products = {str((node["metadata"].get("labels") or {}).get(label) or "unnamed") for node in with_gpus}
+    if not with_gpus:
+        raise EngineRefused(f"No node of the cluster has {spec.gpus} GPU(s). Ask for it on CPU cores: no gpu.")
+    if settings.gpu_product and settings.gpu_product not in products:
+        raise EngineRefused(
+            f"No node of the cluster has a GPU {settings.gpu_product}; there are {', '.join(sorted(products))}. "
+            "Set SIGNALBOX_GPU_PRODUCT, or ask for it on CPU cores: no gpu."
+        )
+
+
+def _count(node: dict[str, Any], resource: str) -> int:
+    try:
+        return int(((node.get("status") or {}).get("allocatable") or {}).get(resource) or 0)
+    except ValueError:
+        return 0
+
+
+async def _read(connection: Connection, path: str) -> dict[str, Any] | bool | None:
+    """The object; False if it is not there; None if that may not be known."""
+    try:
+        return await connection.get(path)
+    except Problem as problem:
+        if problem.code == 404:
+            return False
+        if problem.code == 403:
+            return None
+        raise

@@ -1,0 +1,211 @@
+"""What a Job, its pods and its warnings say, as an `Observation`. Pure, over raw dictionaries, level-triggered.
+
+A Job's conditions tell its outcome, its pods tell what it held: an attempt begins when its pod is scheduled (a GPU is
+held while the image is pulled) and ends with its last container. A pod that was deleted is handed in with `GONE_AT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from tools.engines.base import Attempt, Observation, Standing, StopReason
+from tools.engines.kubernetes.manifest import CANCELLED, CONTAINER, DIGEST, RELEASED
+from tools.engines.kubernetes.waiting import GONE_AT, clean, waiting
+from tools.progress import ExitCode, Progress, parse_lines
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A pod that was scheduled, and when."""
+
+    pod: Raw
+    started_at: datetime
+    ended_at: datetime | None
+    estimated: bool
+
+
+def observation(job: Raw | None, pods: Iterable[Raw], events: Iterable[Raw], progress: Progress) -> Observation:
+    """What is there now. `progress` is what the newest pod's log told."""
+    if job is None:
+        return Observation(standing=Standing.ABSENT)
+    mine = [pod for pod in pods if belongs(pod, job)]
+    held = _held(mine)
+    standing = _standing(job, held)
+    seen = Observation(
+        standing=standing,
+        uid=job["metadata"]["uid"],
+        digest=notes_on(job).get(DIGEST),
+        attempts=tuple(
+            Attempt(number=number, started_at=one.started_at, ended_at=one.ended_at, estimated=one.estimated)
+            for number, one in enumerate(held, 1)
+        ),
+        progress=progress,
+    )
+    if standing is Standing.ENDED:
+        return _ended(seen, job, held)
+    if standing in (Standing.PENDING, Standing.RUNNING):
+        return replace(seen, waiting=waiting(job, mine, list(events)))
+    return seen
+
+
+def newest(job: Raw, pods: Iterable[Raw]) -> Raw | None:
+    """The pod whose log is the training's: the one that was scheduled last."""
+    held = _held([pod for pod in pods if belongs(pod, job)])
+    return held[-1].pod if held else None
+
+
+def belongs(pod: Raw, job: Raw) -> bool:
+    """Whether this pod is of this very Job, not of one before it by the same name."""
+    uid = job["metadata"]["uid"]
+    owners = [owner.get("uid") for owner in pod["metadata"].get("ownerReferences") or ()]
+    return uid in owners if owners else job_of(pod) == job["metadata"]["name"]
+
+
+def job_of(pod: Raw) -> str | None:
+    """The name of the pod's Job."""
+    labels = pod["metadata"].get("labels") or {}
+    return labels.get("batch.kubernetes.io/job-name") or labels.get("job-name")
+
+
+def notes_on(obj: Raw) -> dict[str, str]:
+    """Its annotations."""
+    return dict(obj["metadata"].get("annotations") or {})
+
+
+def over(pod: Raw) -> bool:
+    """Whether it holds nothing any more."""
+    status = pod.get("status") or {}
+    return GONE_AT in pod or status.get("phase") in ("Succeeded", "Failed")
+
+
+def condition(obj: Raw, *types: str) -> Raw | None:
+    """The first of these conditions that is true; that one is listed says nothing."""
+    listed = (obj.get("status") or {}).get("conditions") or ()
+    true = {one["type"]: one for one in listed if one.get("status") == "True"}
+    return next((true[name] for name in types if name in true), None)
+
+
+def moment(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _held(pods: Sequence[Raw]) -> list[_Held]:
+    """The pods that were scheduled, in the order in which they were."""
+    found = []
+    for pod in pods:
+        scheduled = condition(pod, "PodScheduled")
+        start = moment(scheduled.get("lastTransitionTime")) if scheduled else None
+        if start is not None:
+            end, estimated = _end(pod)
+            found.append(_Held(pod, start, max(end, start) if end else None, estimated))
+    return sorted(found, key=lambda one: (one.started_at, one.pod["metadata"]["name"]))
+
+
+def _end(pod: Raw) -> tuple[datetime | None, bool]:
+    """When its last container ended; else when it was last known to change, as an estimate; None while it lives."""
+    if not over(pod) and not _all_terminated(pod):
+        return None, False
+    finished = [at for one in _terminated(pod) if (at := moment(one.get("finishedAt")))]
+    if finished:
+        return max(finished), False
+    told = [moment(one.get("lastTransitionTime")) for one in (pod.get("status") or {}).get("conditions") or ()]
+    known = [at for at in told if at]
+    gone = moment(pod.get(GONE_AT))
+    return gone or (max(known) if known else None), True
+
+
+def _containers(pod: Raw) -> list[Raw]:
+    return list((pod.get("status") or {}).get("containerStatuses") or ())
+
+
+def _terminated(pod: Raw) -> list[Raw]:
+    states = [(one.get("state") or {}).get("terminated") for one in _containers(pod)]
+    return [state for state in states if state]
+
+
+def _all_terminated(pod: Raw) -> bool:
+    wanted = (pod.get("spec") or {}).get("containers") or _containers(pod)
+    return bool(wanted) and len(_terminated(pod)) >= len(wanted)
+
+
+def _standing(job: Raw, held: Sequence[_Held]) -> Standing:
+    live = any(one.ended_at is None for one in held)
+    if condition(job, "Complete", "Failed"):
+        return Standing.ENDED
+    if live:
+        return Standing.RUNNING
+    if (job.get("spec") or {}).get("suspend"):
+        told = notes_on(job)
+        if CANCELLED in told:
+            return Standing.ENDED
+        return Standing.PENDING if RELEASED in told else Standing.SUSPENDED
+    return Standing.PENDING
+
+
+def _ended(seen: Observation, job: Raw, held: Sequence[_Held]) -> Observation:
+    failed = condition(job, "Failed")
+    stopped = None
+    if CANCELLED in notes_on(job) and not condition(job, "Complete"):
+        stopped = StopReason.CANCELLED
+    elif failed and failed.get("reason") == "DeadlineExceeded":
+        stopped = StopReason.DEADLINE
+    code, error = _exit(held, job)
+    if condition(job, "Complete"):
+        code = ExitCode.OK  # whatever became of its pods
+    if code is None and not seen.progress.error and not error and stopped is None:
+        error = _last_words(held, failed)
+    said = seen.progress.error or error
+    return replace(
+        seen,
+        exit_code=code,
+        stopped=stopped,
+        progress=replace(seen.progress, error=said) if code != 0 else seen.progress,
+    )
+
+
+def _exit(held: Sequence[_Held], job: Raw) -> tuple[int | None, str | None]:
+    """The exit status of the newest container that ended, as `Observation` has it, with a sentence where one helps."""
+    for one in reversed(held):
+        for state in _trainer(one.pod):
+            code = int(state.get("exitCode", 0))
+            if state.get("reason") == "OOMKilled":
+                return ExitCode.OUT_OF_MEMORY, _out_of_memory(job)
+            words = parse_lines(str(state.get("message") or "").splitlines()).error
+            return -(code - 128) if code > 128 else code, words
+    return None, None
+
+
+def _trainer(pod: Raw) -> list[Raw]:
+    """The trainer's terminated state; of any container's if it is not named so."""
+    mine = [one for one in _containers(pod) if one.get("name") == CONTAINER] or _containers(pod)
+    states = [(one.get("state") or {}).get("terminated") for one in mine]
+    return [state for state in states if state]
+
+
+def _out_of_memory(job: Raw) -> str:
+    containers = job["spec"]["template"]["spec"]["containers"]
+    limits = ((containers[0].get("resources") or {}).get("limits") or {}) if containers else {}
+    limit = f" of {limits['memory']}" if "memory" in limits else ""
+    return (
+        f"Out of memory: the training needed more than its limit{limit}. Try a smaller batch_size, "
+        "or raise SIGNALBOX_CLUSTER_MEMORY_GIB."
+    )
+
+
+def _last_words(held: Sequence[_Held], failed: Raw | None) -> str | None:
+    """Of a training that left no exit status: the pod's reason (Evicted, …), else the Job's."""
+    for one in reversed(held):
+        status = one.pod.get("status") or {}
+        disrupted = condition(one.pod, "DisruptionTarget") or {}
+        if reason := status.get("reason") or disrupted.get("reason"):
+            why = clean(status.get("message") or disrupted.get("message"))
+            return f"The cluster ended its pod ({clean(reason)}): {why}."
+    return f"The cluster gave it up: {clean(failed['message'])}." if failed and failed.get("message") else None

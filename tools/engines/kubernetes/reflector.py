@@ -1,0 +1,234 @@
+"""What the cluster holds of ours, kept up to date by one list and one watch stream a kind.
+
+A stream that ends is taken up where it ended; one that fails waits, longer each time, with jitter; a version that is
+gone (410) and ten minutes are answered by a new list. Nothing here is trusted for ever: `fresh` says whether all kinds
+were heard of lately, and who asks otherwise asks the API server itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tools.engines.base import EngineUnavailable
+from tools.engines.kubernetes.connection import Connection, Problem, Unreachable
+from tools.engines.kubernetes.reading import job_of
+from tools.engines.kubernetes.waiting import GONE_AT, clean
+
+log = logging.getLogger(__name__)
+
+PAGE = 500  # objects of one answer
+WATCH_SECONDS = 240  # the server ends the stream after this long
+CLIENT_SECONDS = WATCH_SECONDS + 30.0  # and we, should it not
+RELIST_SECONDS = 600.0
+FIRST_WAIT_SECONDS = 0.25
+LONGEST_WAIT_SECONDS = 30.0
+SHORT_SECONDS = 5.0  # a stream that ends sooner counts as a failure: a server that closes at once is not stormed
+STALE_SECONDS = CLIENT_SECONDS + LONGEST_WAIT_SECONDS + 30.0
+KEPT_SECONDS = 3600.0  # that the last state of a deleted object is remembered
+
+Raw = dict[str, Any]
+
+
+class _Gone(Exception):
+    """The version to go on from is not there any more."""
+
+
+@dataclass
+class Kind:
+    """One kind, as it is now: `objects` by name, and by uid in groups (a Job's pods, those deleted lately too)."""
+
+    path: str
+    labels: str = ""
+    fields: str = ""
+    group: Callable[[Raw], str | None] = lambda _: None
+    objects: dict[str, Raw] = field(default_factory=dict)
+    version: str = ""
+    listed_at: float = float("-inf")
+    heard_at: float = float("-inf")
+    failures: int = 0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _groups: dict[str, dict[str, Raw]] = field(default_factory=dict)
+    _deleted: dict[str, tuple[float, str]] = field(default_factory=dict)  # uid → when, of which group
+
+    @property
+    def query(self) -> dict[str, Any]:
+        asked = {"labelSelector": self.labels, "fieldSelector": self.fields}
+        return {name: value for name, value in asked.items() if value}
+
+    def of(self, group: str) -> list[Raw]:
+        return list(self._groups.get(group, {}).values())
+
+    def put(self, obj: Raw) -> None:
+        """Unless a newer one is here: an answer to a request of ours overtakes the stream."""
+        there = self.objects.get(obj["metadata"]["name"])
+        if there is not None and _after(there, str(obj["metadata"].get("resourceVersion") or "")):
+            return
+        self.objects[obj["metadata"]["name"]] = obj
+        if key := self.group(obj):
+            self._groups.setdefault(key, {})[str(obj["metadata"].get("uid"))] = obj
+
+    def remove(self, obj: Raw) -> None:
+        uid = str(obj["metadata"].get("uid"))
+        there = self.objects.get(obj["metadata"]["name"])
+        if there is not None and str(there["metadata"].get("uid")) == uid:
+            del self.objects[obj["metadata"]["name"]]
+        if key := self.group(obj):
+            self._groups.setdefault(key, {})[uid] = {**obj, GONE_AT: datetime.now(UTC).isoformat()}
+            self._deleted[uid] = (time.monotonic(), key)
+
+    def replace(self, listed: Iterable[Raw], version: str) -> None:
+        """A whole list: what is not in it is gone, unless it came into being after it."""
+        found = {obj["metadata"]["name"]: obj for obj in listed}
+        for obj in list(self.objects.values()):
+            now = found.get(obj["metadata"]["name"])
+            same = now is not None and now["metadata"].get("uid") == obj["metadata"].get("uid")
+            if not same and not _after(obj, version):
+                self.remove(obj)
+        for obj in found.values():
+            self.put(obj)
+        self.version, self.listed_at = version, time.monotonic()
+        self._forget()
+
+    def _forget(self) -> None:
+        oldest = time.monotonic() - KEPT_SECONDS
+        for uid, (at, key) in list(self._deleted.items()):
+            if at < oldest:
+                del self._deleted[uid]
+                self._groups[key].pop(uid, None)
+                if not self._groups[key]:
+                    del self._groups[key]
+
+
+class Reflector:
+    """Started by the first look; its tasks end with `aclose`."""
+
+    def __init__(self, connection: Connection, namespace: str, selector: str) -> None:
+        self._connection = connection
+        core = f"/api/v1/namespaces/{namespace}"
+        self.jobs = Kind(path=f"/apis/batch/v1/namespaces/{namespace}/jobs", labels=selector)
+        self.pods = Kind(path=f"{core}/pods", labels=selector, group=job_of)
+        self.events = Kind(path=f"{core}/events", fields="type=Warning")
+        self._kinds = (self.jobs, self.pods, self.events)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._follow(kind), name=f"watch {kind.path}") for kind in self._kinds]
+
+    async def aclose(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def ready(self) -> None:
+        """Wait until every kind was listed once."""
+        self.start()
+        for kind in self._kinds:
+            await kind.ready.wait()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether what is here may be told: every kind was listed, none fails, and all were heard of lately."""
+        oldest = time.monotonic() - STALE_SECONDS
+        return all(kind.ready.is_set() and not kind.failures and kind.heard_at > oldest for kind in self._kinds)
+
+    async def _follow(self, kind: Kind) -> None:
+        short = 0
+        while True:
+            began = time.monotonic()
+            try:
+                if not kind.version or began - kind.listed_at >= RELIST_SECONDS:
+                    await self._list(kind)
+                await self._watch(kind)
+            except _Gone:
+                kind.version = ""
+            except (Problem, Unreachable, EngineUnavailable) as error:
+                kind.failures += 1
+                if isinstance(error, Problem) and error.code == 410:
+                    kind.version = ""
+                log.warning("%s: %s", kind.path, clean(error))
+            except Exception:  # a bug here must not leave the engine blind for good
+                kind.failures, kind.version = kind.failures + 1, ""
+                log.exception("%s: the stream failed", kind.path)
+            short = short + 1 if time.monotonic() - began < SHORT_SECONDS else 0
+            if short:
+                await asyncio.sleep(_wait(max(short, kind.failures)))
+
+    async def _list(self, kind: Kind) -> None:
+        """Page by page."""
+        found: list[Raw] = []
+        query: dict[str, Any] = kind.query | {"limit": PAGE}
+        while True:
+            page = await self._connection.get(kind.path, **query)
+            found += page.get("items") or ()
+            meta = page.get("metadata") or {}
+            if not meta.get("continue"):
+                break
+            query["continue"] = meta["continue"]
+        kind.replace(found, str(meta.get("resourceVersion") or ""))
+        _heard(kind)
+        kind.ready.set()
+
+    async def _watch(self, kind: Kind) -> None:
+        """Until the server ends the stream."""
+        left = RELIST_SECONDS - (time.monotonic() - kind.listed_at)
+        query = kind.query | {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": kind.version,
+            "timeoutSeconds": max(1, min(WATCH_SECONDS, int(left))),
+        }
+        async with self._connection.stream(kind.path, CLIENT_SECONDS, **query) as lines:
+            _heard(kind)
+            async for event in _events(lines):
+                _apply(kind, event)
+                _heard(kind)
+
+
+def _heard(kind: Kind) -> None:
+    kind.heard_at, kind.failures = time.monotonic(), 0
+
+
+async def _events(lines: AsyncIterator[bytes]) -> AsyncIterator[Raw]:
+    async for line in lines:
+        if line.strip():
+            yield json.loads(line)
+
+
+def _apply(kind: Kind, event: Raw) -> None:
+    obj = event["object"]
+    match event["type"]:
+        case "ADDED" | "MODIFIED":
+            kind.put(obj)
+        case "DELETED":
+            kind.remove(obj)
+        case "ERROR":
+            if obj.get("code") == 410:
+                raise _Gone
+            raise Problem(int(obj.get("code") or 500), str(obj.get("reason") or ""), str(obj.get("message") or ""))
+        case _:  # a bookmark carries the version alone
+            pass
+    with suppress(KeyError):
+        kind.version = str(obj["metadata"]["resourceVersion"])
+
+
+def _wait(failures: int) -> float:
+    """Longer each time, and never the same for two."""
+    longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(failures, 16))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+
+
+def _after(obj: Raw, version: str) -> bool:
+    """Versions are numbers that grow (an API promise since 1.35, and so before)."""
+    own = str(obj["metadata"].get("resourceVersion") or "")
+    return own.isdigit() and version.isdigit() and int(own) > int(version)

@@ -1,0 +1,131 @@
+"""Why a released training does not start or get on, in one sentence with the next step where there is one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Raw = Mapping[str, Any]
+
+GONE_AT = "goneAt"  # beside a pod's metadata and status: when it was seen to be deleted
+LIMIT = 300  # characters of the cluster's own words
+_IMAGE = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+_BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})  # no trouble, only the beginning
+
+
+def waiting(job: Raw, pods: Sequence[Raw], events: Sequence[Raw]) -> str:
+    """The nearest cause wins: the container, then the scheduler, then what keeps the pod from being made."""
+    live = [pod for pod in pods if _live(pod)]
+    if live:
+        pod = max(live, key=_born)
+        return _of_containers(pod) or _of_scheduler(pod) or _of_events(pod, events)
+    if pods and not (job.get("spec") or {}).get("suspend"):
+        return ""  # between two attempts
+    return _of_queue(job, events) or _of_controller(job, events)
+
+
+def clean(text: object) -> str:
+    """The cluster's words: one printable line of bounded length, without its full stop."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in str(text or "")).split()).rstrip(" .:")
+    return line[:LIMIT] + "…" if len(line) > LIMIT else line
+
+
+def _live(pod: Raw) -> bool:
+    gone = GONE_AT in pod or pod["metadata"].get("deletionTimestamp")
+    return not gone and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+
+
+def _born(pod: Raw) -> tuple[str, str]:
+    return str(pod["metadata"].get("creationTimestamp") or ""), str(pod["metadata"]["name"])
+
+
+def _of_containers(pod: Raw) -> str:
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        state = (status.get("state") or {}).get("waiting") or {}
+        reason = str(state.get("reason") or "")
+        if reason in _IMAGE:
+            image = status.get("image") or _image(pod, str(status.get("name")))
+            return (
+                f"Its image {clean(image)} cannot be pulled ({clean(reason)}). Check the image's name, "
+                "and that the cluster's nodes may pull it."
+            )
+        if reason and reason not in _BEGINNING:
+            return f"Its container does not start ({clean(reason)}): {clean(state.get('message'))}."
+    return ""
+
+
+def _image(pod: Raw, name: str) -> str:
+    listed = (pod.get("spec") or {}).get("containers") or ()
+    return next((str(one.get("image")) for one in listed if one.get("name") == name), "")
+
+
+def _of_scheduler(pod: Raw) -> str:
+    for one in (pod.get("status") or {}).get("conditions") or ():
+        if one.get("type") == "PodScheduled" and one.get("status") == "False":
+            if one.get("reason") == "SchedulingGated":
+                return "It waits for a scheduling gate to open."
+            return f"No node can take it now: {clean(one.get('message') or one.get('reason'))}."
+    return ""
+
+
+def _of_events(pod: Raw, events: Sequence[Raw]) -> str:
+    """The latest warning, unless the container runs: then it is history."""
+    status = pod.get("status") or {}
+    if status.get("phase") == "Running":
+        return ""
+    found = _latest(events, "Pod", pod["metadata"]["name"])
+    return f"{clean(found.get('reason'))}: {clean(found.get('message'))}." if found else ""
+
+
+def _of_queue(job: Raw, events: Sequence[Raw]) -> str:
+    """Kueue's reason: a warning on the Job's Workload, whose name begins with the Job's."""
+    if not (job.get("spec") or {}).get("suspend"):
+        return ""
+    label = (job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
+    if not label:
+        return "Somebody suspended its Job; it goes on when that is resumed."
+    prefix = f"job-{job['metadata']['name']}-"
+    mine = [one for one in events if _about(one, "Workload")]
+    mine = [one for one in mine if str(one["involvedObject"].get("name")).startswith(prefix)]
+    why = f": {clean(max(mine, key=_told).get('message'))}" if mine else ""
+    return f"It waits in the queue {clean(label)}{why}."
+
+
+def _of_controller(job: Raw, events: Sequence[Raw]) -> str:
+    found = _latest(events, "Job", job["metadata"]["name"], uid=job["metadata"].get("uid"))
+    if found is None:
+        return ""
+    message = clean(found.get("message"))
+    if "exceeded quota" in message:
+        said = message[message.index("exceeded quota") :]
+        return f"The namespace's quota is used up ({said}). It starts when another training ends."
+    if found.get("reason") == "FailedCreate":
+        return f"The cluster refuses its pod: {message}."
+    return f"{clean(found.get('reason'))}: {message}."
+
+
+def _latest(events: Sequence[Raw], kind: str, name: str, uid: str | None = None) -> Raw | None:
+    mine = [one for one in events if _about(one, kind) and one["involvedObject"].get("name") == name]
+    mine = [one for one in mine if not uid or one["involvedObject"].get("uid") in (None, "", uid)]
+    return max(mine, key=_told) if mine else None
+
+
+def _about(event: Raw, kind: str) -> bool:
+    involved = event.get("involvedObject") or {}
+    return event.get("type") in (None, "Warning") and involved.get("kind") in (None, kind)
+
+
+def _told(event: Raw) -> str:
+    """When it was last said; the API's times sort as text."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return max(str(time or "") for time in (*times, event["metadata"].get("creationTimestamp")))
