@@ -1,0 +1,240 @@
+"""The fake cluster behind the fake API server: what Jobs and pods become, seen through the real client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio import client, config
+
+from tests.fakes.kubernetes import Cluster
+
+MERGE = {"_content_type": "application/merge-patch+json"}
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    async with Cluster() as server:
+        yield server
+
+
+@pytest.fixture
+async def batch(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Any]:
+    api = await config.new_client_from_config(str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+    async with api:
+        yield client.BatchV1Api(api)
+
+
+@pytest.fixture
+def core(batch: Any) -> Any:
+    return client.CoreV1Api(batch.api_client)
+
+
+def job(name: str = "a", *, labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    resources = {"limits": {"nvidia.com/gpu": "1", "cpu": "1", "memory": "1Gi"}}
+    pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "trainer:1", "resources": resources}]}
+    rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+             {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]  # fmt: skip
+    body = {
+        "suspend": False, "completionMode": "Indexed", "completions": 1, "parallelism": 1, "backoffLimit": 1,
+        "podReplacementPolicy": "Failed", "podFailurePolicy": {"rules": rules}, "template": {"spec": pod},
+    } | spec  # fmt: skip
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "labels": labels or {}}, "spec": body}
+
+
+def conditions(obj: Any) -> dict[str, tuple[str, str | None]]:
+    return {one.type: (one.status, one.reason) for one in obj.status.conditions or []}
+
+
+async def reasons(core: Any, name: str) -> list[str]:
+    found = await core.list_namespaced_event("training", field_selector=f"involvedObject.name={name}")
+    return [one.reason for one in sorted(found.items, key=lambda one: int(one.metadata.resource_version))]
+
+
+def only(cluster: Cluster, name: str = "a") -> dict[str, Any]:
+    """The one pod of the Job that is not over."""
+    (found,) = [pod for pod in cluster.pods(name) if pod["status"]["phase"] not in ("Failed", "Succeeded")]
+    return found
+
+
+async def test_suspended_released_and_done(cluster: Cluster, batch: Any, core: Any) -> None:
+    made = await batch.create_namespaced_job("training", job(suspend=True))
+    seen = await batch.read_namespaced_job("a", "training")
+    assert conditions(seen) == {"Suspended": ("True", "JobSuspended")} and cluster.pods("a") == []
+    go = {"metadata": {"uid": made.metadata.uid}, "spec": {"suspend": False}}
+    await batch.patch_namespaced_job("a", "training", go, **MERGE)
+    (pod,) = (await core.list_namespaced_pod("training", label_selector="batch.kubernetes.io/job-name=a")).items
+    assert pod.metadata.name.startswith("a-0-") and pod.status.phase == "Pending"
+    assert pod.metadata.labels["batch.kubernetes.io/controller-uid"] == made.metadata.uid
+    assert pod.metadata.labels["batch.kubernetes.io/job-completion-index"] == "0"
+    assert pod.metadata.owner_references[0].uid == made.metadata.uid and pod.metadata.owner_references[0].controller
+    assert pod.spec.containers[0].resources.requests["nvidia.com/gpu"] == "1"
+    cluster.schedule(pod.metadata.name)
+    cluster.run(pod.metadata.name)
+    seen = await batch.read_namespaced_job("a", "training")
+    assert (seen.status.active, seen.status.ready) == (1, 1) and seen.status.start_time
+    cluster.succeed(pod.metadata.name)
+    seen = await batch.read_namespaced_job("a", "training")
+    assert [(one.type, one.status) for one in seen.status.conditions] == [
+        ("Suspended", "False"), ("SuccessCriteriaMet", "True"), ("Complete", "True")
+    ]  # fmt: skip
+    assert (seen.status.succeeded, seen.status.active, seen.status.completed_indexes) == (1, None, "0")
+    assert seen.status.completion_time
+    assert await reasons(core, "a") == ["Suspended", "Resumed", "SuccessfulCreate", "Completed"]
+
+
+async def test_suspending_again_deletes_the_pod_and_is_no_failure(cluster: Cluster, batch: Any, core: Any) -> None:
+    cluster.slow_termination = True
+    await batch.create_namespaced_job("training", job())
+    pod = cluster.run(cluster.schedule(only(cluster)))
+    await batch.patch_namespaced_job("a", "training", {"spec": {"suspend": True}}, **MERGE)
+    (leaving,) = (await core.list_namespaced_pod("training")).items
+    assert leaving.metadata.deletion_timestamp and leaving.metadata.name == pod["metadata"]["name"]
+    assert (await batch.read_namespaced_job("a", "training")).status.terminating == 1
+    cluster.finish_termination()
+    seen = await batch.read_namespaced_job("a", "training")
+    assert cluster.pods("a") == [] and not seen.status.failed and not seen.status.terminating
+    assert seen.status.start_time is None
+    await batch.patch_namespaced_job("a", "training", {"spec": {"suspend": False}}, **MERGE)
+    assert only(cluster)["metadata"]["name"] != pod["metadata"]["name"]
+
+
+async def test_failures_are_counted_and_some_are_final(cluster: Cluster, batch: Any) -> None:
+    await batch.create_namespaced_job("training", job())
+    cluster.evict(cluster.run(cluster.schedule(only(cluster))))
+    assert not (await batch.read_namespaced_job("a", "training")).status.failed  # ignored by the policy
+    for failed in (1, 2):
+        pod = cluster.fail(cluster.run(cluster.schedule(only(cluster))), reason="OOMKilled")
+        assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 137
+        assert (await batch.read_namespaced_job("a", "training")).status.failed == failed
+    seen = await batch.read_namespaced_job("a", "training")
+    assert conditions(seen) == {
+        "FailureTarget": ("True", "BackoffLimitExceeded"), "Failed": ("True", "BackoffLimitExceeded")
+    }  # fmt: skip
+    assert len(cluster.pods("a")) == 3 and seen.status.completion_time is None
+    await batch.create_namespaced_job("training", job("b"))
+    cluster.fail(cluster.run(cluster.schedule(only(cluster, "b"))), 42)
+    seen = await batch.read_namespaced_job("b", "training")
+    assert conditions(seen)["Failed"] == ("True", "PodFailurePolicy")
+    assert "exit code 42 matching FailJob rule at index 1" in seen.status.conditions[-1].message
+
+
+async def test_deadline_and_time_to_live(cluster: Cluster, batch: Any, core: Any) -> None:
+    start = datetime.fromisoformat("2030-01-01T00:00:00+00:00")
+    cluster.clock = lambda: start
+    cluster.slow_termination = True
+    await batch.create_namespaced_job("training", job(activeDeadlineSeconds=60, ttlSecondsAfterFinished=30))
+    cluster.run(cluster.schedule(only(cluster)))
+    cluster.advance(59)
+    assert not conditions(await batch.read_namespaced_job("a", "training"))
+    cluster.advance(1)
+    seen = await batch.read_namespaced_job("a", "training")
+    assert conditions(seen) == {"FailureTarget": ("True", "DeadlineExceeded")} and seen.status.terminating == 1
+    cluster.finish_termination()
+    seen = await batch.read_namespaced_job("a", "training")
+    assert conditions(seen)["Failed"] == ("True", "DeadlineExceeded") and seen.status.failed == 1
+    cluster.advance(30)
+    assert not (await batch.list_namespaced_job("training")).items
+    assert not (await core.list_namespaced_pod("training")).items
+
+
+async def test_deleting_a_job_leaves_its_pods_unless_told(cluster: Cluster, batch: Any, core: Any) -> None:
+    for name, policy in (("a", None), ("b", "Background"), ("c", "Foreground")):
+        await batch.create_namespaced_job("training", job(name))
+        cluster.run(cluster.schedule(only(cluster, name)))
+        more = {"propagation_policy": policy} if policy else {}
+        await batch.delete_namespaced_job(name, "training", **more)
+    assert not (await batch.list_namespaced_job("training")).items
+    (left,) = (await core.list_namespaced_pod("training")).items
+    assert left.metadata.name.startswith("a-0-") and not left.metadata.owner_references
+
+
+async def test_a_pod_is_shaped_as_a_real_one_at_every_step(cluster: Cluster, batch: Any, core: Any) -> None:
+    await batch.create_namespaced_job("training", job())
+    name = only(cluster)["metadata"]["name"]
+
+    async def read() -> Any:
+        return await core.read_namespaced_pod(name, "training")
+
+    cluster.unschedulable(name, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    assert conditions(await read()) == {"PodScheduled": ("False", "Unschedulable")}
+    cluster.schedule(name, "node-0")
+    seen = await read()
+    assert seen.spec.node_name == "node-0" and conditions(seen)["PodScheduled"] == ("True", None)
+    cluster.pull(name)
+    cluster.image_pull_backoff(name)
+    seen = await read()
+    (one,) = seen.status.container_statuses
+    assert (seen.status.phase, one.state.waiting.reason) == ("Pending", "ImagePullBackOff")
+    cluster.run(name)
+    seen = await read()
+    (one,) = seen.status.container_statuses
+    assert seen.status.phase == "Running" and one.ready and one.state.running.started_at
+    assert one.container_id.startswith("containerd://") and conditions(seen)["Ready"] == ("True", None)
+    assert all(condition.last_transition_time for condition in seen.status.conditions)
+    cluster.fail(name, 7)
+    seen = await read()
+    ended = seen.status.container_statuses[0].state.terminated
+    assert (seen.status.phase, ended.exit_code, ended.reason) == ("Failed", 7, "Error")
+    assert ended.started_at == one.state.running.started_at and ended.finished_at and ended.container_id
+    assert conditions(seen)["Ready"] == ("False", "PodFailed")
+    told = await reasons(core, name)
+    assert {"FailedScheduling", "Scheduled", "Pulling", "Failed", "BackOff", "Pulled", "Created", "Started"} <= {*told}
+    with pytest.raises(ValueError, match="is over"):
+        cluster.run(name)
+
+
+async def test_a_lost_node_says_no_end(cluster: Cluster, batch: Any, core: Any) -> None:
+    cluster.slow_termination = True
+    await batch.create_namespaced_job("training", job())
+    pod = cluster.run(cluster.schedule(only(cluster)))
+    cluster.lose_node(pod)
+    seen = await core.read_namespaced_pod(pod["metadata"]["name"], "training")
+    assert seen.status.phase == "Running" and seen.metadata.deletion_timestamp
+    assert conditions(seen)["DisruptionTarget"] == ("True", "DeletionByTaintManager")
+    assert conditions(await core.read_node("node-0"))["Ready"] == ("Unknown", "NodeStatusUnknown")
+    cluster.finish_termination()
+    (again,) = cluster.pods("a")
+    assert again["metadata"]["name"] != pod["metadata"]["name"]
+    assert not (await batch.read_namespaced_job("a", "training")).status.failed
+
+
+async def until(true: Any, seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+def phases(cluster: Cluster, name: str) -> list[str]:
+    return [pod["status"]["phase"] for pod in cluster.pods(name)]
+
+
+async def test_autorun(cluster: Cluster, batch: Any) -> None:
+    ran: list[str] = []
+    most = [0, 0]
+
+    async def on_start(pod: dict[str, Any]) -> int | None:
+        ran.append(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
+        most[0] += 1
+        most[1] = max(most)
+        await asyncio.sleep(0.01 if ran[-1] != "killed" else 3600)
+        most[0] -= 1
+        return 42 if ran[-1] == "bad" else None
+
+    running = cluster.autorun(seconds=0.01, capacity=2, on_start=on_start)
+    for name in ("a", "b", "c", "d"):
+        await batch.create_namespaced_job("training", job(name))
+    await until(lambda: [phases(cluster, name) for name in "abcd"] == [["Succeeded"]] * 4)
+    assert sorted(ran) == ["a", "b", "c", "d"] and most[1] == 2
+    await batch.create_namespaced_job("training", job("bad"))
+    await until(lambda: phases(cluster, "bad") == ["Failed"])
+    assert conditions(await batch.read_namespaced_job("bad", "training"))["Failed"] == ("True", "PodFailurePolicy")
+    await batch.create_namespaced_job("training", job("killed"))
+    await until(lambda: "killed" in ran)
+    await batch.delete_namespaced_job("killed", "training", propagation_policy="Background")
+    await until(lambda: not running.tasks)
+    assert not running.errors
