@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -238,3 +239,62 @@ async def test_autorun(cluster: Cluster, batch: Any) -> None:
     await batch.delete_namespaced_job("killed", "training", propagation_policy="Background")
     await until(lambda: not running.tasks)
     assert not running.errors
+
+
+async def refused(code: int, words: str, asking: Any) -> None:
+    with pytest.raises(client.ApiException) as caught:
+        await asking
+    assert caught.value.status == code
+    assert words in json.loads(caught.value.body)["message"]
+
+
+async def told(core: Any, name: str, reason: str) -> Any:
+    asked = f"involvedObject.name={name},reason={reason}"
+    (found,) = (await core.list_namespaced_event("training", field_selector=asked)).items
+    return found
+
+
+async def test_a_quota_refuses_the_pod_and_not_the_job(cluster: Cluster, batch: Any, core: Any) -> None:
+    hard = {"requests.nvidia.com/gpu": "1", "requests.memory": "4Gi", "count/jobs.batch": "3"}
+    cluster.put("resourcequotas", {"metadata": {"name": "team"}, "spec": {"hard": hard}})
+    await batch.create_namespaced_job("training", job("a"))
+    await batch.create_namespaced_job("training", job("b"))
+    event = await told(core, "b", "FailedCreate")
+    assert event.type == "Warning" and event.involved_object.kind == "Job"
+    assert (
+        "exceeded quota: team, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=1, " in event.message
+    )
+    assert cluster.pods("b") == []
+    quota = await core.read_namespaced_resource_quota("team", "training")
+    assert quota.status.used == {"requests.nvidia.com/gpu": "1", "requests.memory": "1Gi", "count/jobs.batch": "2"}
+    cluster.succeed(cluster.run(cluster.schedule(only(cluster))))
+    assert len(cluster.pods("b")) == 1  # the place is free
+    bare = job("c")
+    del bare["spec"]["template"]["spec"]["containers"][0]["resources"]
+    await batch.create_namespaced_job("training", bare)
+    assert (
+        "failed quota: team: must specify requests.memory for: main" in (await told(core, "c", "FailedCreate")).message
+    )
+    await refused(
+        403, "exceeded quota: team, requested: count/jobs.batch=1", batch.create_namespaced_job("training", job("d"))
+    )
+
+
+async def test_restricted_namespaces_and_webhooks_refuse(cluster: Cluster, batch: Any, core: Any) -> None:
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.put("namespaces", {"metadata": {"name": "training", "labels": level}})
+    await batch.create_namespaced_job("training", job("a"))
+    message = (await told(core, "a", "FailedCreate")).message
+    assert (
+        'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "main" must' in message
+    )
+    assert "runAsNonRoot != true" in message and cluster.pods("a") == []
+    safe = job("b")
+    pod = safe["spec"]["template"]["spec"]
+    pod["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    own = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    pod["containers"][0]["securityContext"] = own
+    await batch.create_namespaced_job("training", safe)
+    assert len(cluster.pods("b")) == 1
+    cluster.refuse("images come from our registry", matches=lambda obj: obj["metadata"]["name"] == "c")
+    await refused(400, "denied the request: images come", batch.create_namespaced_job("training", job("c")))

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tests.fakes.kubernetes import jobs
+from tests.fakes.kubernetes.admission import Admission, Matches
 from tests.fakes.kubernetes.autorun import Autorun, OnStart
 from tests.fakes.kubernetes.controller import JobController
 from tests.fakes.kubernetes.events import Recorder
@@ -28,7 +29,11 @@ class Cluster(Kubelet, KubernetesServer):
         super().__init__(**given)
         self.event = Recorder(self.store)
         self.jobs = JobController(self)
-        self.controllers: list[Any] = [self.jobs]  # each sees every change, then works until none has work
+        self.admission = Admission(self.store)
+        self.controllers: list[Any] = [
+            self.admission,
+            self.jobs,
+        ]  # each sees every change, then works until none has work
         self._working = False
         self._running: list[Autorun] = []
         self.store.listeners.append(self._changed)
@@ -93,13 +98,19 @@ class Cluster(Kubelet, KubernetesServer):
     def create_pod(self, namespace: str, pod: Json) -> Json:
         """As the API creates one: filled in, judged by admission, Pending."""
         pod = pod | {"spec": jobs.pod_defaults(pod["spec"]), "status": {"phase": "Pending", "qosClass": "Burstable"}}
+        self.admission.judge(PODS, namespace, pod)
         return self.store.add(PODS, namespace, pod).obj
 
     def create(self, kind: Kind, namespace: str, obj: Json) -> Any:
         if kind is PODS:
             made = self.create_pod(namespace, obj)
             return self.store.get(PODS, namespace, made["metadata"]["name"])
+        self.admission.judge(kind, namespace, obj)
         return super().create(kind, namespace, obj)
+
+    def refuse(self, message: str, *, resource: str = "jobs", matches: Matches | None = None) -> None:
+        """From here on an admission webhook denies such creates (those that match), by the API or by a controller."""
+        self.admission.refusals.append((resource, message, matches))
 
     def delete(self, kind: Kind, namespace: str, name: str, options: Json) -> Json | None:
         """The object if it is still there, marked; a Job's pods are orphaned unless the request says otherwise."""

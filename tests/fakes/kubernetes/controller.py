@@ -8,14 +8,15 @@ Failed or Complete when its last pod is over; suspending is no failure, it takes
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from tests.fakes.kubernetes import conditions
 from tests.fakes.kubernetes.events import Recorder
-from tests.fakes.kubernetes.kinds import JOBS, PODS, QUOTAS
+from tests.fakes.kubernetes.kinds import JOBS, NAMESPACES, PODS, QUOTAS
 from tests.fakes.kubernetes.problems import Json, Problem
+from tests.fakes.kubernetes.schema import quantity
 from tests.fakes.kubernetes.store import Change, Key, Store
 
 TRACKING = "batch.kubernetes.io/job-tracking"
@@ -79,14 +80,17 @@ class JobController:
         self.queue: dict[Key, None] = {}
         self.owned: dict[str, dict[Key, None]] = {}  # a Job's uid → its pods, oldest first
         self.waiting: set[Key] = set()  # Jobs whose pods were refused
+        self.woken: set[Key] = set()  # those of them that try again, for there is room or time went by
         self.deadlines: dict[Key, datetime] = {}  # Jobs that the clock ends or removes, and when
 
     def see(self, change: Change) -> None:
         key = (change.namespace, change.entry.obj["metadata"]["name"])
         if change.kind is JOBS:
             self.queue[key] = None
-        elif change.kind is QUOTAS:
-            self.queue |= dict.fromkeys(one for one in self.waiting if one[0] == change.namespace)
+        elif change.kind is QUOTAS and _eased(change):
+            self._wake(one for one in self.waiting if one[0] == change.namespace)
+        elif change.kind is NAMESPACES:
+            self._wake(one for one in self.waiting if one[0] == key[1])
         elif change.kind is PODS:
             owner = _owner(change.entry.obj)
             if change.before is not None and (old := _owner(change.before.obj)) and old != owner:
@@ -116,7 +120,7 @@ class JobController:
     def tick(self) -> None:
         """Notes the Jobs whose time is over, and those whose pods were refused; then removes what outlived its TTL."""
         now = self.store.clock()
-        self.queue |= dict.fromkeys(self.waiting)
+        self._wake(self.waiting)
         for key in [key for key, when in self.deadlines.items() if when <= now]:
             del self.deadlines[key]
             job = self.store.get(JOBS, *key).obj
@@ -124,6 +128,11 @@ class JobController:
                 self.remove(job, "Background")
             else:
                 self.queue[key] = None
+
+    def _wake(self, keys: Iterable[Key]) -> None:
+        found = list(keys)
+        self.woken.update(found)
+        self.queue |= dict.fromkeys(found)
 
     def pods(self, job: Json) -> list[Json]:
         keys = self.owned.get(job["metadata"]["uid"], {})
@@ -205,8 +214,10 @@ class JobController:
         status |= {"conditions": listed} if listed else {}
         runs = why is None and not spec["suspend"]
         missing = self._missing(spec, status, pods, done) if runs else []
-        made = [pod for index in missing if (pod := self._create(job, index))]
+        tries = key not in self.waiting or key in self.woken
+        made = [pod for index in missing if (pod := self._create(job, index))] if tries else []
         (self.waiting.add if len(made) < len(missing) else self.waiting.discard)(key)
+        self.woken.discard(key)
         stopped = not runs
         kept = [pod for pod in pods if _active(pod) and not stopped] + made
         leaving = [pod for pod in pods if phase(pod) not in OVER and pod not in kept]
@@ -298,6 +309,17 @@ class JobController:
         if not self.pods(job) and FOREGROUND in meta.get("finalizers", ()):
             kept = [one for one in meta["finalizers"] if one != FOREGROUND]
             self.store.replace(JOBS, meta["namespace"], job | {"metadata": meta | {"finalizers": kept}})
+
+
+def _eased(change: Change) -> bool:
+    """Whether a quota may have room that it had not: it is new or gone, says other things, or less is used."""
+    if change.before is None or change.type == "DELETED":
+        return True
+    old, new = change.before.obj, change.entry.obj
+    if old.get("spec") != new.get("spec"):
+        return True
+    used, was = ((one.get("status") or {}).get("used") or {} for one in (new, old))
+    return any(quantity(used.get(name, 0)) < quantity(value) for name, value in was.items())
 
 
 def _owner(obj: Json) -> Json | None:
