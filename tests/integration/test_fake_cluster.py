@@ -298,3 +298,67 @@ async def test_restricted_namespaces_and_webhooks_refuse(cluster: Cluster, batch
     assert len(cluster.pods("b")) == 1
     cluster.refuse("images come from our registry", matches=lambda obj: obj["metadata"]["name"] == "c")
     await refused(400, "denied the request: images come", batch.create_namespaced_job("training", job("c")))
+
+
+async def test_what_the_server_serves(cluster: Cluster, batch: Any, core: Any) -> None:
+    api = batch.api_client
+    assert (await client.CoreApi(api).get_api_versions()).versions == ["v1"]
+    assert [one.name for one in (await client.ApisApi(api).get_api_versions()).groups] == [
+        "batch", "apiextensions.k8s.io"
+    ]  # fmt: skip
+    assert [one.name for one in (await batch.get_api_resources()).resources] == ["jobs"]
+    served = {one.name: one.namespaced for one in (await core.get_api_resources()).resources}
+    assert served["pods"] and served["resourcequotas"] and served["persistentvolumeclaims"] and not served["nodes"]
+    assert (await client.VersionApi(api).get_code()).git_version == "v1.36.2"
+    cluster.put("nodes", {"metadata": {"name": "gpu-1", "labels": {"nvidia.com/gpu.product": "H100"}}})
+    (node,) = (await core.list_node(label_selector="nvidia.com/gpu.product")).items
+    assert node.metadata.name == "gpu-1" and node.metadata.namespace is None
+    cluster.put("persistentvolumeclaims", {"metadata": {"name": "data"}, "status": {"phase": "Bound"}})
+    assert (await core.read_namespaced_persistent_volume_claim("data", "training")).status.phase == "Bound"
+    assert (await core.read_namespace("training")).status.phase == "Active"
+    await refused(404, "not found", core.read_namespaced_resource_quota("team", "training"))
+    crd = client.ApiextensionsV1Api(api)
+    await refused(404, "not found", crd.read_custom_resource_definition("workloads.kueue.x-k8s.io"))
+    custom = client.CustomObjectsApi(api)
+    queues = ("kueue.x-k8s.io", "v1beta2", "training", "localqueues")
+    await refused(404, "could not find", custom.list_namespaced_custom_object(*queues))
+    cluster.install_kueue()
+    assert (await crd.read_custom_resource_definition("workloads.kueue.x-k8s.io")).spec.names.plural == "workloads"
+    assert len((await custom.list_namespaced_custom_object(*queues))["items"]) == 1
+    assert cluster.counts["list", "nodes"] == 1
+
+
+async def test_kueue_decides_when(cluster: Cluster, batch: Any) -> None:
+    label = {"kueue.x-k8s.io/queue-name": "training"}
+    await batch.create_namespaced_job("training", job("before", labels=label))
+    assert len(cluster.pods("before")) == 1  # without Kueue, a label
+    kueue = cluster.install_kueue()
+    made = await batch.create_namespaced_job("training", job(labels=label, suspend=True))
+    go = {"metadata": {"uid": made.metadata.uid}, "spec": {"suspend": False}}
+    await batch.patch_namespaced_job("a", "training", go, **MERGE)
+    assert (await batch.read_namespaced_job("a", "training")).spec.suspend and cluster.pods("a") == []
+
+    async def workload() -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
+        custom = client.CustomObjectsApi(batch.api_client)
+        where = ("kueue.x-k8s.io", "v1beta2", "training", "workloads")
+        asked = f"kueue.x-k8s.io/job-uid={made.metadata.uid}"
+        (found,) = (await custom.list_namespaced_custom_object(*where, label_selector=asked))["items"]
+        return found, {one["type"]: (one["status"], one["reason"]) for one in found["status"]["conditions"]}
+
+    found, why = await workload()
+    assert found["metadata"]["name"].startswith("job-a-") and why == {"QuotaReserved": ("False", "Pending")}
+    kueue.wait(cluster.job("a"), "no room today")
+    assert (await workload())[0]["status"]["conditions"][0]["message"] == "no room today"
+    cluster.admit("a")
+    cluster.run(cluster.schedule(only(cluster)))
+    assert (await workload())[1]["Admitted"] == ("True", "Admitted")
+    cluster.preempt("a")
+    assert cluster.pods("a") == [] and (await batch.read_namespaced_job("a", "training")).spec.suspend
+    why = (await workload())[1]
+    assert why["Evicted"] == ("True", "Preempted") and why["QuotaReserved"] == ("False", "Pending")
+    cluster.admit("a")
+    cluster.succeed(cluster.run(cluster.schedule(only(cluster))))
+    assert (await workload())[1]["Finished"] == ("True", "Succeeded")
+    await batch.create_namespaced_job("training", job("b", labels={"kueue.x-k8s.io/queue-name": "nowhere"}))
+    with pytest.raises(ValueError, match="LocalQueue nowhere doesn't exist"):
+        cluster.admit("b")

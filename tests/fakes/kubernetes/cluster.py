@@ -16,7 +16,8 @@ from tests.fakes.kubernetes.autorun import Autorun, OnStart
 from tests.fakes.kubernetes.controller import JobController
 from tests.fakes.kubernetes.events import Recorder
 from tests.fakes.kubernetes.kinds import JOBS, PODS, Kind
-from tests.fakes.kubernetes.pods import NODE, Kubelet
+from tests.fakes.kubernetes.kueue import Kueue
+from tests.fakes.kubernetes.pods import NODE, Kubelet, Pod
 from tests.fakes.kubernetes.problems import Json
 from tests.fakes.kubernetes.server import KubernetesServer
 from tests.fakes.kubernetes.store import Change
@@ -36,6 +37,7 @@ class Cluster(Kubelet, KubernetesServer):
         ]  # each sees every change, then works until none has work
         self._working = False
         self._running: list[Autorun] = []
+        self.kueue: Kueue | None = None
         self.store.listeners.append(self._changed)
         self.put("nodes", {"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}, "status": {
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
@@ -46,9 +48,10 @@ class Cluster(Kubelet, KubernetesServer):
         for one in self.controllers:
             one.see(change)
         if not self._working:
-            self._settle()
+            self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Until no controller has work."""
         self._working = True
         try:
             while any(one.work() for one in self.controllers):
@@ -61,7 +64,7 @@ class Cluster(Kubelet, KubernetesServer):
     def tick(self) -> None:
         """Looks at the clock: deadlines, TTLs, and pods that were refused and are tried again."""
         self.jobs.tick()
-        self._settle()
+        self.settle()
 
     def advance(self, seconds: float) -> datetime:
         """The clock stands still from here on, that much later; then `tick`."""
@@ -81,6 +84,30 @@ class Cluster(Kubelet, KubernetesServer):
         self._running.append(made)
         made.start()
         return made
+
+    def install_kueue(self, *, version: str = "v1beta2", queues: tuple[str, ...] = ("training",)) -> Kueue:
+        """From here on the queue label means something; LocalQueues of these names are there."""
+        self.kueue = Kueue(self, version)
+        self.controllers.insert(0, self.kueue)
+        for name in queues:
+            self.put("localqueues", {"metadata": {"name": name}, "spec": {"clusterQueue": "cluster"}})
+        self.settle()
+        return self.kueue
+
+    def admit(self, job: Pod, namespace: str = "training") -> Json:
+        """Kueue lets the Job go; its Workload."""
+        assert self.kueue is not None, "install_kueue first"
+        return self.kueue.admit(self.job(job, namespace))
+
+    def preempt(self, job: Pod, namespace: str = "training") -> Json:
+        assert self.kueue is not None, "install_kueue first"
+        return self.kueue.preempt(self.job(job, namespace))
+
+    def job(self, job: Pod, namespace: str = "training") -> Json:
+        """A Job as it is now, by name or by an older object."""
+        if isinstance(job, str):
+            return self.store.get(JOBS, namespace, job).obj
+        return self.store.get(JOBS, job["metadata"]["namespace"], job["metadata"]["name"]).obj
 
     async def __aexit__(self, *raised: Any) -> None:
         for one in self._running:

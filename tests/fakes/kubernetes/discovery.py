@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from tests.fakes.kubernetes.kinds import Kind
 from tests.fakes.kubernetes.problems import Json
 
-VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2", "platform": "linux/amd64"}
+VERSION = {
+    "major": "1", "minor": "36", "gitVersion": "v1.36.2", "gitCommit": "0" * 40, "gitTreeState": "clean",
+    "buildDate": "2026-01-01T00:00:00Z", "goVersion": "go1.26.0", "compiler": "gc", "platform": "linux/amd64",
+}  # fmt: skip
 VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 
 
