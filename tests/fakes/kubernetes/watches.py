@@ -110,9 +110,6 @@ class Streams:
                 async with asyncio.timeout(self.bookmark_interval if marks else None):
                     changes = [await stream.queue.get()]
             except TimeoutError:
-                asking = asyncio.current_task()
-                if asking is not None and asking.cancelling():
-                    raise
                 if not stream.silent and stream.queue.empty():
                     await response.write(self._bookmark(stream.kind))
                 continue
