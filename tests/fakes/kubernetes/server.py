@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,15 +15,11 @@ from typing import Any, Self
 import yaml
 from aiohttp import web
 
-from tests.fakes.kubernetes import names, patches, problems, schema, selectors
+from tests.fakes.kubernetes import discovery, jobs, names, patches, problems, schema, selectors
+from tests.fakes.kubernetes.kinds import BUILTIN, JOBS, NAMESPACES, PODS, Kind
 from tests.fakes.kubernetes.problems import Json, Problem
-from tests.fakes.kubernetes.store import Change, Kind, Store
-
-JOBS = Kind(group="batch", plural="jobs", kind="Job", model="V1Job")
-PODS = Kind(group="", plural="pods", kind="Pod", model="V1Pod")
-EVENTS = Kind(group="", plural="events", kind="Event", model="CoreV1Event")
-NAMESPACES = Kind(group="", plural="namespaces", kind="Namespace", model="V1Namespace")
-KINDS = {(kind.group, kind.plural): kind for kind in (JOBS, PODS, EVENTS, NAMESPACES)}
+from tests.fakes.kubernetes.store import Entry, Store
+from tests.fakes.kubernetes.watches import YES, Streams
 
 
 class KubernetesServer:
@@ -27,13 +27,43 @@ class KubernetesServer:
 
     def __init__(self, *, token: str = "the-token-of-the-tests") -> None:
         self.token, self.store, self.port = token, Store(), 0
+        self.kinds: dict[tuple[str, str, str], Kind] = {}  # group, version, plural
+        self.serve(*BUILTIN)
+        self.streams = Streams(self.store)
         self.requests: list[tuple[str, str]] = []  # verb, plural
         self.forbidden: set[tuple[str, str]] = set()
         self.faults: list[tuple[str, str, str]] = []  # verb, plural, what
         self.logs: dict[str, list[str]] = {}  # pod → lines
         self._runner: web.ServerRunner | None = None
         for name in ("default", "training"):
-            self.store.add(NAMESPACES, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
+            labels = {"kubernetes.io/metadata.name": name}
+            self.store.add(
+                NAMESPACES, "", {"metadata": {"name": name, "labels": labels}, "status": {"phase": "Active"}}
+            )
+
+    def serve(self, *kinds: Kind) -> None:
+        """Adds kinds to those that the server knows."""
+        self.kinds |= {(kind.group, kind.version, kind.plural): kind for kind in kinds}
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """The server's time; a test may set its own."""
+        return self.store.clock
+
+    @clock.setter
+    def clock(self, clock: Callable[[], datetime]) -> None:
+        self.store.clock = clock
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        """How many requests there were of each (verb, resource)."""
+        return Counter(self.requests)
+
+    def close_watches(self) -> None:
+        self.streams.close()
+
+    def silence_watches(self) -> None:
+        self.streams.silence()
 
     @property
     def url(self) -> str:
@@ -59,11 +89,24 @@ class KubernetesServer:
 
     def put(self, plural: str, obj: Json, *, namespace: str = "training") -> Json:
         """What the cluster itself does: the object (a pod, an event, a Job with its status) is there as given."""
-        kind = next(one for one in KINDS.values() if one.plural == plural)
-        there = self.store.objects.get(kind, {}).get((namespace, obj["metadata"]["name"]))
+        kind = next(one for one in self.kinds.values() if one.plural == plural)
+        namespace = namespace if kind.namespaced else ""
+        there = self.store.find(kind, namespace, obj["metadata"]["name"])
         if there is None:
             return self.store.add(kind, namespace, obj).obj
         return self.store.replace(kind, namespace, patches.merge(there.obj, obj)).obj
+
+    def create(self, kind: Kind, namespace: str, obj: Json) -> Entry:
+        """One object that is well formed, as the API creates it: its status is not the client's to give."""
+        if kind in (JOBS, PODS):
+            obj = {key: value for key, value in obj.items() if key != "status"}
+        return self.store.add(kind, namespace, obj, complete=jobs.labelled if kind is JOBS else None)
+
+    def delete(self, kind: Kind, namespace: str, name: str, options: Json) -> Json | None:
+        """The object if it is still there, because something holds it."""
+        self.store.remove(kind, namespace, name)
+        there = self.store.find(kind, namespace, name)
+        return there.obj if there else None
 
     def log(self, pod: str, text: str) -> None:
         self.logs.setdefault(pod, []).append(text)
@@ -94,9 +137,12 @@ class KubernetesServer:
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
-        if parts == ["version"]:
-            return web.json_response({"major": "1", "minor": "36", "gitVersion": "v1.36.2"})
-        group, rest = ("", parts[2:]) if parts[:2] == ["api", "v1"] else (parts[1] if len(parts) > 2 else "", parts[3:])
+        document = discovery.answer(parts, self.kinds.values(), self.url.removeprefix("http://"))
+        if document is not None and request.method == "GET":
+            return web.json_response(document)
+        group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" and len(parts) > 1 else (
+            (parts[1], parts[2], parts[3:]) if parts[0] == "apis" and len(parts) > 2 else ("", "", [])
+        )  # fmt: skip
         namespace = ""
         if len(rest) > 2 and rest[0] == "namespaces":
             namespace, rest = rest[1], rest[2:]
@@ -105,14 +151,14 @@ class KubernetesServer:
             self.store.get(PODS, namespace, rest[1])
             lines = self.logs.get(rest[1], [])[-int(request.query.get("tailLines") or 10**9) :]
             return web.Response(text="".join(line + "\n" for line in lines))
-        kind = KINDS.get((group, rest[0])) if rest else None
-        if kind is None or len(rest) > 2:
+        kind = self.kinds.get((group, version, rest[0])) if rest else None
+        if kind is None or len(rest) > 2 or (namespace and not kind.namespaced):
             raise problems.no_such_path()
         name = rest[1] if len(rest) == 2 else ""
         verb = {"GET": "get" if name else "list", "POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(
             request.method
         )
-        watch = verb == "list" and request.query.get("watch") in ("1", "true", "True")
+        watch = verb == "list" and request.query.get("watch") in YES
         verb = "watch" if watch else verb
         if verb is None or bool(name) is (verb in ("create", "list", "watch")):
             raise problems.method_not_allowed()
@@ -130,7 +176,9 @@ class KubernetesServer:
         if what.isdigit():
             raise problems.too_many(1) if what == "429" else problems.server_failure(int(what))
         if verb == "watch":
-            return await self._watch(request, kind, namespace)
+            query = request.query
+            fits = selectors.parse(query.get("labelSelector", ""), query.get("fieldSelector", ""), kind.plural)
+            return await self.streams.serve(request, kind, namespace, fits)
         raw = await request.text()
         try:
             body = json.loads(raw) if raw else {}
@@ -151,99 +199,112 @@ class KubernetesServer:
         if verb == "create":
             if namespace:
                 self.store.get(NAMESPACES, "", namespace)
-            return self.store.add(kind, namespace, self._checked(request, kind, body)).body, 201
+            return self.create(kind, namespace, self._checked(request, kind, body)).body, 201
         there = self.store.get(kind, namespace, name).obj
         if verb == "patch":
-            made = patches.apply(request.headers.get("Content-Type", ""), there, body, builtin=True)
-            made, uid = self._checked(request, kind, made), made["metadata"].get("uid")
-            if uid != there["metadata"]["uid"]:
-                cause = problems.wrong("metadata.uid", uid, "field is immutable")
-                raise problems.invalid(kind.group, kind.kind, name, [cause])
-            if made["metadata"].get("resourceVersion") != there["metadata"]["resourceVersion"]:
-                raise problems.conflict(kind.group, kind.plural, name)
-            if kind is JOBS and made["spec"].get("template") != there["spec"].get("template"):
-                cause = problems.wrong("spec.template", "…", "field is immutable")
-                raise problems.invalid(kind.group, kind.kind, name, [cause])
-            return self.store.replace(kind, namespace, made).body, 200
+            builtin = kind.model is not None
+            made = patches.apply(request.headers.get("Content-Type", ""), there, body, builtin=builtin)
+            return self._patched(kind, namespace, there, self._checked(request, kind, made)), 200
+        options = (body or {}) | {
+            key: request.query[key] for key in ("propagationPolicy", "gracePeriodSeconds") if key in request.query
+        }
+        if "gracePeriodSeconds" in options:
+            options["gracePeriodSeconds"] = int(options["gracePeriodSeconds"])
         for what, key in (("UID", "uid"), ("ResourceVersion", "resourceVersion")):
-            wanted = ((body or {}).get("preconditions") or {}).get(key)
+            wanted = (options.get("preconditions") or {}).get(key)
             if wanted and wanted != there["metadata"][key]:
                 raise problems.precondition(kind.group, kind.plural, name, what, wanted, there["metadata"][key])
-        self.store.remove(kind, namespace, name)
-        return json.dumps(problems.success(name=name, kind=kind.plural, uid=there["metadata"]["uid"])).encode(), 200
+        policy = options.get("propagationPolicy")
+        if policy not in (None, "", "Orphan", "Background", "Foreground"):
+            cause = problems.unsupported("propagationPolicy", policy, ("Background", "Foreground", "Orphan", ""))
+            raise problems.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
+        left = self.delete(kind, namespace, name, options)
+        gone = problems.success(name=name, kind=kind.plural, uid=there["metadata"]["uid"])
+        return json.dumps(gone if left is None else left).encode(), 200
+
+    def _patched(self, kind: Kind, namespace: str, there: Json, made: Json) -> bytes:
+        """Refuses what must not change; the status is not the client's, and a changed spec is a new generation."""
+        old, new, name = there["metadata"], made["metadata"], there["metadata"]["name"]
+        causes = [
+            problems.wrong(f"metadata.{key}", new.get(key), "field is immutable")
+            for key in ("uid", "name", "creationTimestamp")
+            if new.get(key) != old.get(key)
+        ]
+        if kind is JOBS:
+            causes += [
+                problems.wrong(f"spec.{key}", "…", "field is immutable")
+                for key in ("template", "completions", "completionMode", "selector", "podFailurePolicy")
+                if made["spec"].get(key) != there["spec"].get(key)
+                and not (key == "template" and self._rebinding(there, made))
+            ]
+        if causes:
+            raise problems.invalid(kind.group, kind.kind, name, causes)
+        if new.get("resourceVersion") != old["resourceVersion"]:
+            raise problems.conflict(kind.group, kind.plural, name)
+        if kind in (JOBS, PODS):
+            made = {key: value for key, value in made.items() if key != "status"}
+            made |= {"status": there["status"]} if "status" in there else {}
+        if kind is JOBS and made["spec"] != there["spec"]:
+            made["metadata"] = new | {"generation": old.get("generation", 1) + 1}
+        return self.store.replace(kind, namespace, made).body
+
+    @staticmethod
+    def _rebinding(there: Json, made: Json) -> bool:
+        """A suspended Job that never started may change where its pods go, and nothing else of the template."""
+        if not there["spec"].get("suspend") or (there.get("status") or {}).get("startTime"):
+            return False
+        free = ("nodeSelector", "tolerations", "affinity", "schedulingGates")
+
+        def bare(job: Json) -> Json:
+            return {key: value for key, value in job["spec"]["template"]["spec"].items() if key not in free}
+
+        return bare(there) == bare(made)
 
     def _checked(self, request: web.BaseRequest, kind: Kind, body: Json) -> Json:
-        made, unknown = schema.check(body, kind.model, kind=kind.kind, version="v1")
+        for key, expected in (("kind", kind.kind), ("apiVersion", kind.api_version)):
+            if body.get(key) not in (None, "", expected):
+                raise problems.bad_request(f"the {key} in the data ({body[key]}) does not match the expected {key} "
+                                           f"({expected})")  # fmt: skip
+        made, unknown = schema.check(body, kind.model, kind=kind.kind, version=kind.version)
         if unknown and request.query.get("fieldValidation") == "Strict":
             said = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise problems.bad_request(f'{kind.kind} in version "v1" cannot be handled as a {kind.kind}: '
+            raise problems.bad_request(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
                                        f"strict decoding error: {said}")  # fmt: skip
         meta = made.get("metadata") or {}
+        if not meta.get("name") and meta.get("generateName"):
+            meta = meta | {"name": meta["generateName"] + "".join(random.choices("bcdfghjklmnpqrstvwxz2456789", k=5))}
+        made["metadata"] = meta
         causes = names.metadata(meta) or ([] if meta.get("name") else [problems.missing("metadata.name")])
+        if kind is JOBS and not causes:
+            made = made if meta.get("uid") else jobs.defaults(made)
+            causes = jobs.faults(made)
+        if kind is PODS and not causes:
+            made["spec"] = jobs.pod_defaults(made.get("spec") or {})
+            causes = jobs.pod_faults(made["spec"], "spec")
         if causes:
             raise problems.invalid(kind.group, kind.kind, meta.get("name", ""), causes)
         return made
 
     def _list(self, request: web.BaseRequest, kind: Kind, namespace: str) -> bytes:
-        fits = selectors.parse(
-            request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""), kind.plural
-        )
-        limit, after = int(request.query.get("limit") or 0), request.query.get("continue") or ""
+        query = request.query
+        fits = selectors.parse(query.get("labelSelector", ""), query.get("fieldSelector", ""), kind.plural)
+        limit, after = int(query.get("limit") or 0), query.get("continue") or ""
         version, _, start = after.partition("|")
         if after and int(version) < self.store.oldest:
             raise problems.expired("The provided continue parameter is too old to display a consistent list result.")
-        found = [
-            (f"{where}/{name}", entry.body)
-            for (where, name), entry in sorted(self.store.objects.get(kind, {}).items())
-            if (not namespace or where == namespace) and (fits is None or fits(entry.obj))
-        ]
-        found = [(key, body) for key, body in found if not start or key > start]
-        meta = {"resourceVersion": version or str(self.store.version)}
-        if limit and len(found) > limit:
-            found = found[:limit]
-            meta["continue"] = f"{meta['resourceVersion']}|{found[-1][0]}"
+        asked = int(query.get("resourceVersion") or 0)
+        if asked > self.store.version:
+            raise problems.too_large(asked, self.store.version)
+        where, _, name = start.partition("/")
+        meta: Json = {"resourceVersion": version or str(self.store.version)}
+        found, last = list[bytes](), ("", "")
+        for key, entry in self.store.scan(kind, namespace, (where, name) if start else None):
+            if fits is not None and not fits(entry.obj):
+                continue
+            if limit and len(found) == limit:
+                meta["continue"] = f"{meta['resourceVersion']}|{last[0]}/{last[1]}"
+                break
+            found.append(entry.body)
+            last = key
         head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta}
-        return json.dumps(head).encode()[:-1] + b',"items":[' + b",".join(body for _, body in found) + b"]}"
-
-    async def _watch(self, request: web.BaseRequest, kind: Kind, namespace: str) -> web.StreamResponse:
-        query, queue = request.query, asyncio.Queue[Change]()
-        fits = selectors.parse(query.get("labelSelector", ""), query.get("fieldSelector", ""), kind.plural)
-        since = int(query.get("resourceVersion") or 0)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
-        if since and since < self.store.oldest:
-            gone = problems.too_old(since, self.store.oldest).status
-            await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
-            return response
-        if since:
-            for change in self.store.history:
-                if change.version > since:
-                    queue.put_nowait(change)
-        else:
-            for (where, _), entry in self.store.objects.get(kind, {}).items():
-                queue.put_nowait(
-                    Change(version=entry.version, type="ADDED", kind=kind, namespace=where, entry=entry, before=None)
-                )
-        self.store.watchers.add(queue)
-        try:
-            async with asyncio.timeout(float(query.get("timeoutSeconds") or 1800)):
-                while True:
-                    change = await queue.get()
-                    if change.kind is not kind or (namespace and change.namespace != namespace):
-                        continue
-                    now = fits is None or fits(change.entry.obj)
-                    old = change.before is not None and (fits is None or fits(change.before.obj))
-                    if not now and not old:
-                        continue
-                    type_ = change.type
-                    if type_ == "MODIFIED":
-                        type_ = "MODIFIED" if now and old else "ADDED" if now else "DELETED"
-                    await response.write(b'{"type":"' + type_.encode() + b'","object":' + change.entry.body + b"}\n")
-        except TimeoutError:
-            if query.get("allowWatchBookmarks") in ("1", "true", "True"):
-                mark = {"kind": kind.kind, "apiVersion": kind.api_version}
-                mark["metadata"] = {"resourceVersion": str(self.store.version)}  # type: ignore[assignment]
-                await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
-            return response
-        finally:
-            self.store.watchers.discard(queue)
+        return json.dumps(head).encode()[:-1] + b',"items":[' + b",".join(found) + b"]}"

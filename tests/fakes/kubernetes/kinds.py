@@ -1,0 +1,41 @@
+"""The kinds that the server serves, and where each is found: group, version, namespaced or not, whose field table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    group: str
+    plural: str
+    kind: str
+    model: str | None  # the client's model that judges its fields; None for a custom resource
+    version: str = "v1"
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def graceful(self) -> bool:
+        """Whether a delete waits for somebody (the kubelet) to say that it is over."""
+        return self.plural == "pods"
+
+
+JOBS = Kind(group="batch", plural="jobs", kind="Job", model="V1Job")
+PODS = Kind(group="", plural="pods", kind="Pod", model="V1Pod")
+EVENTS = Kind(group="", plural="events", kind="Event", model="CoreV1Event")
+CONFIG_MAPS = Kind(group="", plural="configmaps", kind="ConfigMap", model="V1ConfigMap")
+QUOTAS = Kind(group="", plural="resourcequotas", kind="ResourceQuota", model="V1ResourceQuota")
+CLAIMS = Kind(
+    group="", plural="persistentvolumeclaims", kind="PersistentVolumeClaim", model="V1PersistentVolumeClaim"
+)  # fmt: skip
+NAMESPACES = Kind(group="", plural="namespaces", kind="Namespace", model="V1Namespace", namespaced=False)
+NODES = Kind(group="", plural="nodes", kind="Node", model="V1Node", namespaced=False)
+DEFINITIONS = Kind(
+    group="apiextensions.k8s.io", plural="customresourcedefinitions", kind="CustomResourceDefinition",
+    model="V1CustomResourceDefinition", namespaced=False,
+)  # fmt: skip
+BUILTIN = (JOBS, PODS, EVENTS, CONFIG_MAPS, QUOTAS, CLAIMS, NAMESPACES, NODES, DEFINITIONS)
