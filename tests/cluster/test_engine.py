@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from kubernetes.aio import client
-from tools.engines.kubernetes.engine import KubernetesEngine
-from tools.engines.kubernetes.manifest import ClusterSettings
 
 from bot.core.canonical import digest_of
 from tests.cluster.conftest import Place
 from tools.engines.base import EngineRefused, NameTaken, Observation, Standing, StopReason, Submission
+from tools.engines.kubernetes.engine import KubernetesEngine
+from tools.engines.kubernetes.manifest import ClusterSettings
 from tools.progress import PREFIX
 from tools.spec import parse_spec
 

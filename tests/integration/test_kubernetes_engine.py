@@ -228,7 +228,7 @@ async def test_only_what_the_policy_allows_is_patched(engine: KubernetesEngine, 
     changed = {key for key in after["spec"] if after["spec"][key] != before["spec"].get(key)}
     assert changed <= {"suspend", "activeDeadlineSeconds"}
     changed = {key for key in after["metadata"] if after["metadata"][key] != before["metadata"].get(key)}
-    assert changed <= {"labels", "annotations", "resourceVersion"}
+    assert changed <= {"labels", "annotations", "resourceVersion", "generation"}
     assert before["metadata"]["annotations"].items() <= after["metadata"]["annotations"].items()
 
 
