@@ -312,6 +312,7 @@ class Reconciler:
         if intervals != job.intervals:
             await self._record(job, "attempt", intervals=intervals)
             return True
+        await self._say_why(job, observed)
         if observed.progress != await self._store.progress(job.proposal_id):
             await self._store.write(lambda writing: writing.save_progress(job, observed.progress))
             await self._notifier.progress(job, observed.progress)
@@ -352,7 +353,20 @@ class Reconciler:
         return False
 
     async def _waiting(self, job: Job, observed: Observation, step: Step) -> bool:
+        await self._say_why(job, observed)
         return False
+
+    async def _say_why(self, job: Job, observed: Observation) -> None:
+        """Why it does not start or get on, whenever that changes."""
+        found = await self._store.job_detail(job.proposal_id)
+        if observed.waiting and found is not None and observed.waiting != found.trouble:
+
+            def commit(writing: Writing) -> None:
+                writing.save_trouble(job, observed.waiting, 0, writing.now)
+                writing.tell(job.team, job.channel, "trouble", job.proposal_id, "signalbox")
+
+            await self._store.write(commit)
+            self.wake()
 
     async def _record(self, job: Job, kind: str, **changes: object) -> None:
         after = job.changed(**changes)

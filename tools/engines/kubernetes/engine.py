@@ -1,8 +1,8 @@
 """The port over a cluster. Each training is one Job: created suspended, released once by its uid, read from streams.
 
-Cancelling is a patch too, because the Role has no right to delete: suspended, a Job has no pods (the kubelet sends
-SIGTERM, after the grace time SIGKILL); its time is shortened as well, so that no queue can let it run on; and it is
-marked, so that whoever observes it knows why.
+Cancelling is a patch too, because the Role has no right to delete: a Job whose time is cut to a second ends as failed,
+its pods with it (the kubelet sends SIGTERM, after the grace time SIGKILL), and its time to live removes it. One that is
+still suspended stays so. Both are marked, so that whoever observes them knows why.
 """
 
 from __future__ import annotations
@@ -146,13 +146,13 @@ class KubernetesEngine:
         return job
 
     async def cancel(self, name: str, uid: str) -> None:
-        """Suspend it for good. One that is gone or was replaced has nothing left to cancel."""
+        """End it for good. One that is gone or was replaced has nothing left to cancel."""
         there = self.reflector.jobs.objects.get(name) if self.reflector.fresh else None
         if there is not None and there["metadata"]["uid"] == uid and CANCELLED in reading.notes_on(there):
             return
         patch = {
             "metadata": {"uid": uid, "annotations": {CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")}},
-            "spec": {"suspend": True, "activeDeadlineSeconds": 1},
+            "spec": {"activeDeadlineSeconds": 1},
         }
         async with _translated(name):
             try:
