@@ -1,8 +1,8 @@
 """Every payload that the bot can send, built from real use cases over a real database, with fixed ids and times.
 
-`python -m tests.slack.golden` writes `tests/slack/golden/*.json`, `docs/gallery.md` and `docs/pictures/*.svg`. The cards
-come from `World`: the proposals are made, voted on, run by the fake engine and reconciled; only a run's progress is put
-in by hand.
+`python -m tests.slack.golden` writes `tests/slack/golden/*.json`, `docs/gallery.md` and `docs/pictures/*.svg`. The
+cards come from `World`: the proposals are made, voted on, run by the fake engine and reconciled; only a run's progress
+is put in by hand.
 """
 
 from __future__ import annotations

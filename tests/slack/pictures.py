@@ -51,7 +51,9 @@ PICTURES = {
         "card-succeeded", "The card of a finished training", ("Metrics", "Rerun with changes", "Compare", "Details")
     ),
     "home": Picture(
-        "home", "The bot's home page", ("Approve", "Reject", "Details", "Your trainings", "Running and queued", "Spend")
+        "home",
+        "The bot's home page",
+        ("Approve", "Reject", "Details", "Your trainings", "Running and queued", "Spend this month"),
     ),
     "digest": Picture(
         "digest",
@@ -73,9 +75,9 @@ class Run:
 def width(text: str, size: float = BODY, style: str = "plain") -> float:
     """About how wide this is drawn."""
     if style == "code":
-        return len(text) * 7.4
+        return sum(9.2 if one in WIDE else 7.4 for one in text)
     units = sum(0.36 if one in NARROW else 0.95 if one in WIDE else 0.7 if one.isupper() else 0.6 for one in text)
-    return units * size * (1.08 if style == "bold" else 1.0)
+    return units * size * (1.2 if style == "bold" else 1.0)
 
 
 def named(kind: str, identity: str) -> str:
@@ -221,10 +223,11 @@ class Sheet:
         return y
 
     def text(self, marked: str, size: float = BODY, fill: str = INK) -> None:
-        """Markup over the whole width; a line's bold beginning can be pointed at from the margin."""
+        """Markup over the whole width; a line's bold beginning can be pointed at from behind it."""
         for runs in parse(marked):
             if runs and runs[0].style == "bold":
-                self.note(runs[0].text, self.right, self.y + LEAD / 2)
+                first = sum(width(run.text, size, run.style) for run in wrap(runs, self.right - self.left, size)[0])
+                self.note(runs[0].text, min(self.left + first + 2, self.right), self.y + LEAD / 2)
             self.y = self.lines(runs, self.left, self.right, self.y, size, fill)
 
     def heading(self, text: str, size: float) -> None:
@@ -414,9 +417,10 @@ def dialog(payload: Json, picture: Picture) -> str:
         sheet.block(block)
     foot = sheet.y + 4
     sheet.y = foot + 14
-    close, submit = {"text": payload["close"]}, {"text": payload["submit"], "style": "primary"}
-    wide = sum(width(one["text"]["text"], 13, "bold") + 36 for one in (close, submit)) - 10
-    sheet.buttons([close, submit], sheet.right - round(wide))
+    buttons = [{"text": payload["close"]}]
+    buttons += [{"text": payload["submit"], "style": "primary"}] if "submit" in payload else []
+    wide = sum(width(one["text"]["text"], 13, "bold") + 36 for one in buttons) - 10
+    sheet.buttons(buttons, sheet.right - round(wide))
     end = sheet.y + 8
     under = [box(24, 20, 522, end - 20, PAPER, LINE, 10), avatar(40, 32)]
     under += [label(payload["title"]["text"], 88, 56, 18, INK, font_weight="bold"), rule(24, 80, 546, 80)]
