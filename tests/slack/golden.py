@@ -1,7 +1,8 @@
 """Every payload that the bot can send, built from real use cases over a real database, with fixed ids and times.
 
-`python -m tests.slack.golden` writes `tests/slack/golden/*.json` and `docs/gallery.md`. The cards come from `World`:
-the proposals are made, voted on, run by the fake engine and reconciled; only a run's progress is put in by hand.
+`python -m tests.slack.golden` writes `tests/slack/golden/*.json`, `docs/gallery.md` and `docs/pictures/*.svg`. The
+cards come from `World`: the proposals are made, voted on, run by the fake engine and reconciled; only a run's progress
+is put in by hand.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bot.core.periods import month
 from bot.core.policy import Policy
 from bot.core.proposal import Proposal, Verdict
 from bot.slack import blocks, conversation, digest_blocks, home, modals, text
+from tests.slack import pictures
 from tests.world import Bot, Clock, FixedPolicy, World
 from tools.cost import RateCard
 from tools.engines.base import Standing
@@ -39,6 +41,7 @@ Json = dict[str, Any]
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
 GALLERY = HERE.parents[1] / "docs" / "gallery.md"
+PICTURES = HERE.parents[1] / "docs" / "pictures"
 
 TEAM, CHANNEL, THREAD = "T0SIGNAL", "C0TRAIN", "1795521600.000100"
 RAE, ANN, BOB, CLEO = "U0RAE", "U0ANN", "U0BOB", "U0CLEO"
@@ -392,13 +395,19 @@ def _plain(marked: str) -> str:
 
 def main() -> None:
     """Write all files anew."""
-    GOLDEN.mkdir(exist_ok=True)
-    for old in GOLDEN.glob("*.json"):
-        old.unlink()
-    for name, payload in payloads().items():
-        (GOLDEN / f"{name}.json").write_text(written(payload))
+    _fill(GOLDEN, "json", {f"{name}.json": written(payload) for name, payload in payloads().items()})
+    _fill(PICTURES, "svg", pictures.drawn(payloads()))
     GALLERY.write_text(gallery())
-    print(f"{len(payloads())} payloads; {GALLERY}")
+    print(f"{len(payloads())} payloads; {len(pictures.PICTURES)} pictures; {GALLERY}")
+
+
+def _fill(folder: Path, kind: str, files: dict[str, str]) -> None:
+    """The folder holds these files of its kind and no older ones."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob(f"*.{kind}"):
+        old.unlink()
+    for name, content in files.items():
+        (folder / name).write_text(content)
 
 
 if __name__ == "__main__":

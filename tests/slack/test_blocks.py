@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,8 +16,8 @@ from bot.core.proposal import ProposalState
 from bot.slack import blocks, charts, home, limits, modals, text
 from bot.slack.lint import lint_message, lint_view
 from tests.fakes.slack.limits import message_complaints, view_complaints
-from tests.slack import golden
-from tests.slack.golden import ANN, GALLERY, GOLDEN, HOSTILE, POLICY, RAE, Json
+from tests.slack import golden, pictures
+from tests.slack.golden import ANN, GALLERY, GOLDEN, HOSTILE, PICTURES, POLICY, RAE, Json
 
 PAYLOADS = golden.payloads()
 NAMES = sorted(PAYLOADS)
@@ -86,6 +87,30 @@ def test_as_the_golden_file(name: str) -> None:
 def test_no_golden_file_is_left_over_and_the_gallery_is_of_today() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(NAMES), AGAIN
     assert GALLERY.read_text() == golden.gallery(), AGAIN
+
+
+def test_the_pictures_in_the_guide_are_of_today() -> None:
+    kept = {path.name: path.read_text() for path in PICTURES.iterdir()}
+    assert kept == pictures.drawn(PAYLOADS), AGAIN
+
+
+@pytest.mark.parametrize("name", sorted(pictures.PICTURES))
+def test_the_guide_has_each_picture_with_a_legend_of_its_numbers(name: str) -> None:
+    guide = (PICTURES.parent / "slack.md").read_text()
+    legend = guide.split(f"](pictures/{name}.svg)")[1].split("\n#")[0].split("![")[0]
+    assert re.findall(r"^(\d+)\. \*\*(.+?)\*\*:", legend, re.MULTILINE) == [
+        (str(number), mark) for number, mark in enumerate(pictures.PICTURES[name].marks, 1)
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("card", "modal", "digest"))])
+def test_nothing_in_a_payload_breaks_out_of_a_picture(name: str) -> None:
+    payload = PAYLOADS[name]
+    surface = pictures.dialog if payload.get("type") == "modal" else pictures.message
+    drawn = surface(payload, pictures.Picture(name, "Any <title> & more", ()))
+    assert {element.tag.split("}")[1] for element in ElementTree.fromstring(drawn).iter()} <= {
+        "svg", "title", "text", "tspan", "rect", "line", "circle", "polygon", "polyline"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
