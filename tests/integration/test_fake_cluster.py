@@ -305,7 +305,7 @@ async def test_what_the_server_serves(cluster: Cluster, batch: Any, core: Any) -
     api = batch.api_client
     assert (await client.CoreApi(api).get_api_versions()).versions == ["v1"]
     assert [one.name for one in (await client.ApisApi(api).get_api_versions()).groups] == [
-        "batch", "apiextensions.k8s.io"
+        "batch", "apiextensions.k8s.io", "authorization.k8s.io"
     ]  # fmt: skip
     assert [one.name for one in (await batch.get_api_resources()).resources] == ["jobs"]
     served = {one.name: one.namespaced for one in (await core.get_api_resources()).resources}
@@ -517,3 +517,53 @@ async def test_logs_begin_with_the_container_and_end_with_it(cluster: Cluster, b
     assert stamped.endswith("Z two\n")
     cluster.forbid("get", "pods/log")
     await refused(403, 'cannot get resource "pods/log"', core.read_namespaced_pod_log(name, "training"))
+
+
+async def test_deleting_a_running_pod_is_a_failure_of_the_job(cluster: Cluster, batch: Any, core: Any) -> None:
+    cluster.slow_termination = True
+    await batch.create_namespaced_job("training", job())
+    pod = cluster.run(cluster.schedule(only(cluster)))
+    name = pod["metadata"]["name"]
+    assert (await core.delete_namespaced_pod(name, "training")).metadata.deletion_grace_period_seconds == 30
+    assert len(cluster.pods("a")) == 1  # replaced when it has failed, and not before
+    cluster.finish_termination()
+    (again,) = cluster.pods("a")
+    assert again["metadata"]["name"] != name
+    assert (await batch.read_namespaced_job("a", "training")).status.failed == 1
+    early = job("b", podReplacementPolicy="TerminatingOrFailed")
+    del early["spec"]["podFailurePolicy"]
+    await batch.create_namespaced_job("training", early)
+    pod = cluster.run(cluster.schedule(only(cluster, "b")))
+    await core.delete_namespaced_pod(pod["metadata"]["name"], "training")
+    assert len(cluster.pods("b")) == 2
+
+
+async def test_what_the_client_may(cluster: Cluster, batch: Any) -> None:
+    reviews = client.AuthorizationV1Api(batch.api_client)
+
+    async def may(verb: str, **what: str) -> bool:
+        spec = {"resourceAttributes": {"namespace": "training", "verb": verb} | what}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec}
+        return bool((await reviews.create_self_subject_access_review(body)).status.allowed)
+
+    cluster.forbid("get", "pods/log")
+    assert await may("create", group="batch", resource="jobs")
+    assert not await may("get", resource="pods", subresource="log")
+
+
+async def test_pods_may_only_do_what_comes_next(cluster: Cluster, batch: Any) -> None:
+    await batch.create_namespaced_job("training", job())
+    pod = only(cluster)
+    for step, words in (
+        (cluster.run, "is on no node"), (cluster.succeed, "is on no node"), (cluster.pull, "is on no node")
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            step(pod)
+    cluster.schedule(pod)
+    with pytest.raises(ValueError, match="is Pending and not Running"):
+        cluster.succeed(pod)
+    cluster.run(pod)
+    with pytest.raises(ValueError, match="is Running and not Pending"):
+        cluster.image_pull_backoff(pod)
+    cluster.put("pods", {"metadata": {"name": "loose"}, "status": {"phase": "Running"}})  # of no Job
+    assert cluster.pod("loose")["status"]["phase"] == "Running"

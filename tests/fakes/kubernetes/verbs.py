@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.fakes.kubernetes import jobs, names, patches, problems, schema, selectors
-from tests.fakes.kubernetes.kinds import JOBS, NAMESPACES, PODS, Kind
+from tests.fakes.kubernetes.kinds import JOBS, NAMESPACES, PODS, REVIEWS, Kind
 from tests.fakes.kubernetes.problems import Json, Problem
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _create(server: KubernetesServer, asked: Asked, body: Any) -> bytes:
     kind, namespace = asked.kind, asked.namespace
     if namespace:
         server.store.get(NAMESPACES, "", namespace)
+    if kind is REVIEWS:
+        return _review(server, asked, body)
     made = checked(asked, body)
     meta = made["metadata"]
     if meta.get("namespace", namespace) != namespace:
@@ -87,6 +89,15 @@ def _create(server: KubernetesServer, asked: Asked, body: Any) -> bytes:
     born = {"uid": str(uuid.uuid4()), "creationTimestamp": server.store.now()}
     shown = made | {"metadata": meta | born | ({"namespace": namespace} if namespace else {})}
     return json.dumps({"kind": kind.kind, "apiVersion": kind.api_version} | shown).encode()
+
+
+def _review(server: KubernetesServer, asked: Asked, body: Any) -> bytes:
+    """What the client may, by what the test forbade: answered and not kept."""
+    made, _ = schema.check(body, asked.kind.model, kind=asked.kind.kind, version=asked.kind.version)
+    about = made["spec"].get("resourceAttributes") or {}
+    resource = "/".join(about[key] for key in ("resource", "subresource") if about.get(key))
+    allowed = (about.get("verb"), resource) not in server.forbidden
+    return json.dumps(made | {"metadata": {}, "status": {"allowed": allowed}}).encode()
 
 
 def _patch(server: KubernetesServer, asked: Asked, body: Any) -> bytes:
@@ -146,6 +157,8 @@ def _delete(server: KubernetesServer, asked: Asked, body: Json) -> bytes:
         cause = problems.unsupported("propagationPolicy", policy, POLICIES)
         raise problems.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
     left = None if asked.dry else server.delete(kind, asked.namespace, name, options)
+    if left is None and kind.shown_deleted:
+        return json.dumps(there).encode()
     gone = problems.success(name=name, kind=kind.plural, uid=there["metadata"]["uid"])
     if kind.group:
         gone["details"]["group"] = kind.group
