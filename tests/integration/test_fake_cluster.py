@@ -305,7 +305,7 @@ async def test_what_the_server_serves(cluster: Cluster, batch: Any, core: Any) -
     api = batch.api_client
     assert (await client.CoreApi(api).get_api_versions()).versions == ["v1"]
     assert [one.name for one in (await client.ApisApi(api).get_api_versions()).groups] == [
-        "batch", "apiextensions.k8s.io"
+        "batch", "apiextensions.k8s.io", "authorization.k8s.io"
     ]  # fmt: skip
     assert [one.name for one in (await batch.get_api_resources()).resources] == ["jobs"]
     served = {one.name: one.namespaced for one in (await core.get_api_resources()).resources}
@@ -375,8 +375,11 @@ class Watching:
 
     async def _read(self) -> None:
         stream = await self.batch.list_namespaced_job_without_preload_content("training", watch=True, **self.asked)
-        async for line in stream.content:
-            self.seen.append(json.loads(line))
+        try:
+            async for line in stream.content:
+                self.seen.append(json.loads(line))
+        finally:
+            stream.close()
 
     @property
     def types(self) -> list[str]:
@@ -402,12 +405,19 @@ async def test_watches_end_fall_silent_and_mark_time(cluster: Cluster, batch: An
     cluster.close_watches()
     await asyncio.gather(plain.task, marked.task, later.task)
     assert (cluster.streams.now, cluster.streams.most, cluster.streams.opened) == (0, 3, 3)
+    torn, left = Watching(batch), Watching(batch)
+    await until(lambda: cluster.streams.now == 2)
+    left.task.cancel()
+    await until(lambda: cluster.streams.now == 1)  # who leaves is noticed, though nothing is written
+    cluster.close_watches(cut=True)
+    with pytest.raises(Exception, match=r"not complete|Expecting|Unterminated|delimiter"):
+        await torn.task
     cluster.compact()
     await batch.create_namespaced_job("training", job("c"))
     old = Watching(batch, resource_version=since)
     await old.task
     assert old.types == ["ERROR"] and old.seen[0]["object"]["code"] == 410
-    assert cluster.counts["watch", "jobs"] == 4
+    assert cluster.counts["watch", "jobs"] == 6
 
 
 async def test_a_thousand_running_jobs_among_ten_thousand(cluster: Cluster, batch: Any) -> None:
@@ -439,3 +449,121 @@ async def test_a_thousand_running_jobs_among_ten_thousand(cluster: Cluster, batc
     assert len(json.loads(await asked.read())["items"]) == 1000
     listed = time.process_time()
     assert created - start < 30 and listed - created < 10  # of one core, the client's part included; 3 and 1 here
+
+
+async def test_dry_runs_judge_and_do_nothing(cluster: Cluster, batch: Any) -> None:
+    shown = await batch.create_namespaced_job("training", job(), dry_run="All")
+    assert shown.metadata.uid and not (await batch.list_namespaced_job("training")).items
+    cluster.refuse("not today")
+    await refused(400, "not today", batch.create_namespaced_job("training", job(), dry_run="All"))
+    cluster.admission.refusals.clear()
+    await batch.create_namespaced_job("training", job(suspend=True))
+    go = {"spec": {"suspend": False}}
+    assert not (await batch.patch_namespaced_job("a", "training", go, dry_run="All", **MERGE)).spec.suspend
+    await batch.delete_namespaced_job("a", "training", dry_run="All")
+    assert (await batch.read_namespaced_job("a", "training")).spec.suspend
+
+
+async def test_jobs_that_the_server_refuses(cluster: Cluster, batch: Any) -> None:
+    async def said(words: str, body: dict[str, Any]) -> None:
+        raw = client.CustomObjectsApi(batch.api_client)
+        await refused(422, words, raw.create_namespaced_custom_object("batch", "v1", "training", "jobs", body))
+
+    def with_pod(**spec: Any) -> dict[str, Any]:
+        body = job()
+        body["spec"]["template"]["spec"] |= spec
+        return body
+
+    await said("must be no more than 63 bytes", job("a" * 64))
+    await said("will not able to create pod with invalid DNS label: a.b-0", job("a.b"))
+    await said('restartPolicy: Required value: valid values: "OnFailure", "Never"', with_pod(restartPolicy="Always"))
+    await said('only "Never" is supported when podFailurePolicy', with_pod(restartPolicy="OnFailure"))
+    await said("spec.template.spec.containers: Required value", with_pod(containers=[]))
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    lost = with_pod(containers=[{"name": "main", "image": "trainer:1", "volumeMounts": mounts}])
+    await said('containers[0].volumeMounts[0].name: Not found: "data"', lost)
+    unlimited = {"requests": {"nvidia.com/gpu": "1"}}
+    greedy = with_pod(containers=[{"name": "main", "image": "trainer:1", "resources": unlimited}])
+    await said("Limit must be set for non overcommitable resources", greedy)
+    await said('Unsupported value: "TerminatingOrFailed"', job(podReplacementPolicy="TerminatingOrFailed"))
+    zero = {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [0]}}]}
+    await said("must not be 0 for the In operator", job(podFailurePolicy=zero))
+    await said("must be greater than or equal to 0", job(activeDeadlineSeconds=-1))
+    made = await batch.create_namespaced_job("training", job())
+    other = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "other"}]}}}}
+    await refused(422, "field is immutable", batch.patch_namespaced_job("a", "training", other, **MERGE))
+    status = {"status": {"succeeded": 1}}
+    assert not (await batch.patch_namespaced_job("a", "training", status, **MERGE)).status.succeeded
+    again = job("b") | {"metadata": {"name": "b", "resourceVersion": made.metadata.resource_version}}
+    await refused(500, "resourceVersion should not be set", batch.create_namespaced_job("training", again))
+
+
+async def test_logs_begin_with_the_container_and_end_with_it(cluster: Cluster, batch: Any, core: Any) -> None:
+    await batch.create_namespaced_job("training", job())
+    name = only(cluster)["metadata"]["name"]
+    cluster.schedule(name)
+    await refused(400, "is waiting to start: ContainerCreating", core.read_namespaced_pod_log(name, "training"))
+    cluster.image_pull_backoff(name)
+    await refused(400, "trying and failing to pull image", core.read_namespaced_pod_log(name, "training"))
+    cluster.run(name)
+    cluster.log(name, "one")
+    asked = await core.read_namespaced_pod_log_without_preload_content(name, "training", follow=True)
+    assert await asked.content.readline() == b"one\n"
+    cluster.log(name, "two")
+    assert await asked.content.readline() == b"two\n"
+    cluster.succeed(name)
+    assert await asked.content.readline() == b""
+    stamped = await core.read_namespaced_pod_log(name, "training", timestamps=True, tail_lines=1)
+    assert stamped.endswith("Z two\n")
+    cluster.forbid("get", "pods/log")
+    await refused(403, 'cannot get resource "pods/log"', core.read_namespaced_pod_log(name, "training"))
+
+
+async def test_deleting_a_running_pod_is_a_failure_of_the_job(cluster: Cluster, batch: Any, core: Any) -> None:
+    cluster.slow_termination = True
+    await batch.create_namespaced_job("training", job())
+    pod = cluster.run(cluster.schedule(only(cluster)))
+    name = pod["metadata"]["name"]
+    assert (await core.delete_namespaced_pod(name, "training")).metadata.deletion_grace_period_seconds == 30
+    assert len(cluster.pods("a")) == 1  # replaced when it has failed, and not before
+    cluster.finish_termination()
+    (again,) = cluster.pods("a")
+    assert again["metadata"]["name"] != name
+    assert (await batch.read_namespaced_job("a", "training")).status.failed == 1
+    early = job("b", podReplacementPolicy="TerminatingOrFailed")
+    del early["spec"]["podFailurePolicy"]
+    await batch.create_namespaced_job("training", early)
+    pod = cluster.run(cluster.schedule(only(cluster, "b")))
+    await core.delete_namespaced_pod(pod["metadata"]["name"], "training")
+    assert len(cluster.pods("b")) == 2
+
+
+async def test_what_the_client_may(cluster: Cluster, batch: Any) -> None:
+    reviews = client.AuthorizationV1Api(batch.api_client)
+
+    async def may(verb: str, **what: str) -> bool:
+        spec = {"resourceAttributes": {"namespace": "training", "verb": verb} | what}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec}
+        return bool((await reviews.create_self_subject_access_review(body)).status.allowed)
+
+    cluster.forbid("get", "pods/log")
+    assert await may("create", group="batch", resource="jobs")
+    assert not await may("get", resource="pods", subresource="log")
+
+
+async def test_pods_may_only_do_what_comes_next(cluster: Cluster, batch: Any) -> None:
+    await batch.create_namespaced_job("training", job())
+    pod = only(cluster)
+    for step, words in (
+        (cluster.run, "is on no node"), (cluster.succeed, "is on no node"), (cluster.pull, "is on no node")
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            step(pod)
+    cluster.schedule(pod)
+    with pytest.raises(ValueError, match="is Pending and not Running"):
+        cluster.succeed(pod)
+    cluster.run(pod)
+    with pytest.raises(ValueError, match="is Running and not Pending"):
+        cluster.image_pull_backoff(pod)
+    cluster.put("pods", {"metadata": {"name": "loose"}, "status": {"phase": "Running"}})  # of no Job
+    assert cluster.pod("loose")["status"]["phase"] == "Running"

@@ -20,7 +20,7 @@ from tests.fakes.kubernetes.kueue import Kueue
 from tests.fakes.kubernetes.pods import NODE, Kubelet, Pod
 from tests.fakes.kubernetes.problems import Json
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.fakes.kubernetes.store import Change
+from tests.fakes.kubernetes.store import Change, Entry
 
 
 class Cluster(Kubelet, KubernetesServer):
@@ -120,20 +120,25 @@ class Cluster(Kubelet, KubernetesServer):
         if plural == "jobs" and self.store.find(JOBS, namespace, obj["metadata"]["name"]) is None:
             made = jobs.defaults(obj) | ({"status": obj["status"]} if "status" in obj else {})
             return self.store.add(JOBS, namespace, made, complete=jobs.labelled).obj
+        if plural == "pods" and self.store.find(PODS, namespace, obj["metadata"]["name"]) is None:
+            obj = {"spec": {"containers": []}, "status": {"phase": "Pending"}} | obj
         return super().put(plural, obj, namespace=namespace)
 
-    def create_pod(self, namespace: str, pod: Json) -> Json:
-        """As the API creates one: filled in, judged by admission, Pending."""
-        pod = pod | {"spec": jobs.pod_defaults(pod["spec"]), "status": {"phase": "Pending", "qosClass": "Burstable"}}
-        self.admission.judge(PODS, namespace, pod)
-        return self.store.add(PODS, namespace, pod).obj
-
-    def create(self, kind: Kind, namespace: str, obj: Json) -> Any:
-        if kind is PODS:
-            made = self.create_pod(namespace, obj)
-            return self.store.get(PODS, namespace, made["metadata"]["name"])
+    def judge(self, kind: Kind, namespace: str, obj: Json) -> None:
         self.admission.judge(kind, namespace, obj)
-        return super().create(kind, namespace, obj)
+
+    def create(self, kind: Kind, namespace: str, obj: Json) -> Entry:
+        entry = super().create(kind, namespace, obj)
+        if kind is not PODS:
+            return entry
+        status = {"phase": "Pending", "qosClass": jobs.quality(obj["spec"])}
+        return self.store.replace(PODS, namespace, entry.obj | {"status": status})
+
+    def create_pod(self, namespace: str, pod: Json) -> Json:
+        """What a controller creates: as through the API, so it may be refused."""
+        pod = pod | {"spec": jobs.pod_defaults(pod["spec"])}
+        self.judge(PODS, namespace, pod)
+        return self.create(PODS, namespace, pod).obj
 
     def refuse(self, message: str, *, resource: str = "jobs", matches: Matches | None = None) -> None:
         """From here on an admission webhook denies such creates (those that match), by the API or by a controller."""

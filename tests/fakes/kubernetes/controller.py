@@ -165,6 +165,8 @@ class JobController:
         if finished(job):
             for pod in pods:
                 self._release(pod)
+            if key not in self.deadlines:
+                self._remind(key, job)
             return
         spec, status = job["spec"], dict(job.get("status") or {})
         listed, now = list(status.get("conditions") or []), self.store.now()

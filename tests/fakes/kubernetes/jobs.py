@@ -33,6 +33,18 @@ def _container(one: Json) -> Json:
     return one
 
 
+def quality(spec: Json) -> str:
+    """The pod's class of service, by what its containers request and limit of cpu and memory."""
+    guaranteed, some = True, False
+    for one in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
+        resources = one.get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+        for name in ("cpu", "memory"):
+            some = some or name in limits or name in requests
+            guaranteed = guaranteed and name in limits and requests.get(name) == limits[name]
+    return "Guaranteed" if guaranteed and some else "Burstable" if some else "BestEffort"
+
+
 def defaults(job: Json) -> Json:
     """The Job's own fields; its selector and labels come with the uid, in `labelled`."""
     spec = copy.deepcopy(job.get("spec") or {})
@@ -77,7 +89,22 @@ def faults(job: Json) -> list[Cause]:
             causes.append(missing(where, 'valid values: "OnFailure", "Never"'))
         else:
             causes.append(unsupported(where, pod["restartPolicy"], allowed))
-    return causes + _policy(spec) + pod_faults(pod, "spec.template.spec")
+    return causes + _names(job) + _policy(spec) + pod_faults(pod, "spec.template.spec")
+
+
+def _names(job: Json) -> list[Cause]:
+    """The pods carry the Job's name: as a label's value, and, with an index, as their host's name."""
+    name, spec = job["metadata"]["name"], job["spec"]
+    causes = names.label_value("spec.template.labels", name)
+    meta = spec["template"].get("metadata") or {}
+    causes += names.labels("spec.template.labels", meta.get("labels") or {})
+    if spec["completionMode"] == "Indexed" and spec["completions"] > 0:
+        host = f"{name}-{spec['completions'] - 1}"
+        for cause in names.label("metadata.name", host)[:1]:
+            why = cause.message.split(": ", 2)[-1]
+            said = f"will not able to create pod with invalid DNS label: {host}: {why}"
+            causes.append(wrong("metadata.name", name, said))
+    return causes
 
 
 def _policy(spec: Json) -> list[Cause]:

@@ -19,6 +19,11 @@ class Kind:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
+    def shown_deleted(self) -> bool:
+        """Whether a delete answers with the object, and not with a Status, even if it is gone at once."""
+        return self.plural in ("pods", "persistentvolumeclaims", "resourcequotas")
+
+    @property
     def graceful(self) -> bool:
         """Whether a delete waits for somebody (the kubelet) to say that it is over."""
         return self.plural == "pods"
@@ -38,4 +43,8 @@ DEFINITIONS = Kind(
     group="apiextensions.k8s.io", plural="customresourcedefinitions", kind="CustomResourceDefinition",
     model="V1CustomResourceDefinition", namespaced=False,
 )  # fmt: skip
-BUILTIN = (JOBS, PODS, EVENTS, CONFIG_MAPS, QUOTAS, CLAIMS, NAMESPACES, NODES, DEFINITIONS)
+REVIEWS = Kind(
+    group="authorization.k8s.io", plural="selfsubjectaccessreviews", kind="SelfSubjectAccessReview",
+    model="V1SelfSubjectAccessReview", namespaced=False,
+)  # fmt: skip
+BUILTIN = (JOBS, PODS, EVENTS, CONFIG_MAPS, QUOTAS, CLAIMS, NAMESPACES, NODES, DEFINITIONS, REVIEWS)

@@ -68,6 +68,8 @@ class Kubelet:
     def unschedulable(self, pod: Pod, message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> Json:
         """No node takes it: the condition and a FailedScheduling Warning."""
         there = self.pod(pod)
+        if there["spec"].get("nodeName"):
+            raise ValueError(f"{there['metadata']['name']} is already on {there['spec']['nodeName']}")
         more = {"reason": "Unschedulable", "message": message}
         found = self._status(there, listed=[("PodScheduled", "False", more)], phase="Pending")
         self.event(found, "Warning", "FailedScheduling", message, source="default-scheduler")
@@ -77,14 +79,14 @@ class Kubelet:
 
     def pull(self, pod: Pod) -> Json:
         """Pulls the images: the containers still wait, the sandbox is there."""
-        there = self._on_node(pod)
+        there = self._on_node(pod, "Pending")
         for one in there["spec"]["containers"]:
             self.event(there, "Normal", "Pulling", f'Pulling image "{one["image"]}"', source="kubelet")
         return self._waiting(there, "ContainerCreating", sandbox=True)
 
     def image_pull_backoff(self, pod: Pod, message: str = "") -> Json:
         """The image is not to be had: ErrImagePull first, then ImagePullBackOff; the pod stays Pending for ever."""
-        there = self._on_node(pod)
+        there = self._on_node(pod, "Pending")
         image = there["spec"]["containers"][0]["image"]
         why = message or f"rpc error: code = NotFound desc = {REFUSED.format(image=image)}"
         self.event(there, "Normal", "Pulling", f'Pulling image "{image}"', source="kubelet")
@@ -98,7 +100,7 @@ class Kubelet:
 
     def run(self, pod: Pod) -> Json:
         """Its containers run and are ready."""
-        there = self._on_node(pod)
+        there = self._on_node(pod, "Pending")
         now = self.store.now()
         statuses = [
             self._container(one, {"running": {"startedAt": now}}, ready=True, id_=_container_id())
@@ -117,18 +119,20 @@ class Kubelet:
         return found
 
     def succeed(self, pod: Pod) -> Json:
-        return self._over(self._on_node(pod), "Succeeded", 0, "Completed")
+        return self._over(self._on_node(pod, "Running"), "Succeeded", 0, "Completed")
 
     def fail(self, pod: Pod, exit_code: int = 1, reason: str = "Error", message: str = "") -> Json:
         """Its containers ended by themselves; OOMKilled is always 137. `message` is the termination message."""
         code = 137 if reason == "OOMKilled" else exit_code
         if code == 0:
             raise ValueError("a container that exits 0 has not failed")
-        return self._over(self._on_node(pod), "Failed", code, reason, message=message)
+        return self._over(self._on_node(pod, "Running"), "Failed", code, reason, message=message)
 
     def evict(self, pod: Pod, reason: str = "TerminationByKubelet", message: str = "") -> Json:
         """Failed with DisruptionTarget. By the kubelet the object stays; by the Eviction API or preemption it goes."""
         there = self.pod(pod)
+        if phase(there) in OVER:
+            raise ValueError(f"{there['metadata']['name']} is over: {phase(there)}")
         words = {
             "TerminationByKubelet": "The node was low on resource: memory.",
             "EvictionByEvictionAPI": "Eviction API: evicting",
@@ -210,12 +214,16 @@ class Kubelet:
 
     # shapes
 
-    def _on_node(self, pod: Pod) -> Json:
+    def _on_node(self, pod: Pod, wanted: str = "") -> Json:
+        """The pod, if it is where that step is possible: on a node, not over, in the `wanted` phase."""
         there = self.pod(pod)
+        name, now = there["metadata"]["name"], phase(there)
         if not there["spec"].get("nodeName"):
-            raise ValueError(f"{there['metadata']['name']} is on no node: schedule it first")
-        if phase(there) in OVER:
-            raise ValueError(f"{there['metadata']['name']} is over: {phase(there)}")
+            raise ValueError(f"{name} is on no node: schedule it first")
+        if now in OVER:
+            raise ValueError(f"{name} is over: {now}")
+        if wanted and now != wanted:
+            raise ValueError(f"{name} is {now} and not {wanted}")
         return there
 
     def _status(self, pod: Json, *, listed: list[tuple[str, str, Json]] | None = None, **fields: Any) -> Json:

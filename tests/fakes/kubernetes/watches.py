@@ -27,6 +27,7 @@ class Stream:
     fits: Test | None
     queue: asyncio.Queue[Change | None] = field(default_factory=asyncio.Queue)
     silent: bool = False
+    cut: bool = False
 
     def line(self, change: Change) -> bytes | None:
         """What this stream says of a change: an object that stops to fit is deleted, one that begins to is added."""
@@ -57,9 +58,10 @@ class Streams:
     def now(self) -> int:
         return len(self.open)
 
-    def close(self) -> None:
-        """Every stream ends, without an error, as when the server restarts or its time is over."""
+    def close(self, *, cut: bool = False) -> None:
+        """Every stream ends: as if its time was over, or `cut` with its connection, in the middle of a line."""
         for one in self.open:
+            one.cut = cut
             one.queue.put_nowait(None)
 
     def silence(self) -> None:
@@ -87,6 +89,9 @@ class Streams:
         try:
             async with asyncio.timeout(float(query.get("timeoutSeconds") or 1800)):
                 await self._write(response, stream, marks)
+            if stream.cut and request.transport is not None:
+                await response.write(b'{"type":"MODIF')
+                request.transport.close()
         except TimeoutError:
             if marks and not stream.silent:
                 await response.write(self._bookmark(kind))
