@@ -188,6 +188,7 @@ async def test_a_deleted_pod_is_remembered(engine: KubernetesEngine, world: Worl
     assert (await engine.observe(NAME)).standing is Standing.RUNNING  # until the last pod is gone
     world.ends(4)
     world.removes("pods", f"{NAME}-0-x")
+    world.concludes("Failed", "DeadlineExceeded")
     seen = await stands(engine, Standing.ENDED)
     assert (seen.exit_code, seen.stopped, len(seen.attempts)) == (4, StopReason.CANCELLED, 1)
     assert seen.attempts[0].estimated is False
