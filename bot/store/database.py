@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, PendingRollbackError, SQLAlchemyError
 
 from bot.core.errors import Misconfigured, Unavailable
 from bot.store.migrations import HEAD
@@ -164,6 +164,8 @@ class Database:
             raise  # a broken promise of ours, or a race that the caller knows how to read
         except DBAPIError as error:
             raise Unavailable(_sentence(error, self.shown)) from error
+        except PendingRollbackError as error:  # the connection broke in a write before this one
+            raise Unavailable(f"The database {self.shown} went away in the middle; nothing was written.") from error
         except OSError as error:
             raise Unavailable(f"The database {self.shown} does not answer ({error}). Is it running?") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -315,6 +316,23 @@ async def test_nothing_is_half_written(url: str) -> None:
         with pytest.raises(RuntimeError):
             await bot.store.write(accident)
         assert await bot.store.undelivered([TEAM]) == []
+
+
+async def test_writes_that_share_a_commit_fail_alone(url: str) -> None:
+    async with World(url=url).bot() as bot:
+
+        def told(subject: str) -> Callable[[Writing], None]:
+            def act(writing: Writing) -> None:
+                writing.tell(TEAM, CHANNEL, "proposed", subject, "rae", once=subject)
+                if subject == "bad":
+                    raise RuntimeError("an accident")
+
+            return act
+
+        said = await race(*[bot.store.write(told(subject)) for subject in ("a", "bad", "b", "a", "c")])
+        kinds = [type(one).__name__ for one in said]
+        assert kinds == ["NoneType", "RuntimeError", "NoneType", "IntegrityError", "NoneType"]
+        assert [notice.subject for notice in await bot.store.undelivered([TEAM])] == ["a", "b", "c"]
 
 
 async def test_two_databases_tell_the_same_time(url: str) -> None:
