@@ -63,12 +63,12 @@ class PolicyFile:
         self._look_next = time.monotonic() + LOOK_SECONDS
         stamp = _stamp(self._path)
         if stamp != self._seen:
-            self._seen = stamp
             try:
                 self._policy = await asyncio.to_thread(read_policy, self._path)
                 log.info("the policy was read again from %s", self._path)
             except Misconfigured as error:
                 log.error("the changed policy is wrong and has no effect: %s", error)
+            self._seen = stamp  # not before: whoever is cancelled in there has seen nothing
         return self._policy
 
     async def _members(self, team: str, group: str) -> frozenset[str]:

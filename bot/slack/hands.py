@@ -133,7 +133,10 @@ class Hands:
         if refusal:
             await self._answer(body, refusal)
         if (body.get("view") or {}).get("type") == "home":
-            await self._home(str(body["user"]["id"]))
+            try:
+                await self._home(str(body["user"]["id"]))
+            except (SignalboxError, SlackApiError, *NO_ANSWER) as error:
+                log.warning("a home page was not shown anew: %s", error)
 
     async def _handled(self, handler: Callable[[Press], Awaitable[None]], body: Payload) -> str:
         """Why it was not done; empty if it was."""
@@ -253,7 +256,10 @@ class Hands:
 
     async def _answer(self, body: Payload, sentence: str) -> None:
         """Privately: beside the card, or as a direct message where that cannot be, as on the home page."""
-        sentence = text.named(sentence, await self._people(body))
+        try:
+            sentence = text.named(sentence, await self._people(body))
+        except SignalboxError as error:  # what is wrong may be the very database that knows the people
+            log.info("a refusal names nobody: %s", error)
         user, channel = str(body["user"]["id"]), (body.get("channel") or {}).get("id")
         thread = (body.get("message") or {}).get("thread_ts")
         try:

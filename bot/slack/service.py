@@ -73,6 +73,7 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
         policies.groups = SlackGroups(client)
         warming = asyncio.create_task(_warm(app, stack, answers), name="warm the agent")
         stack.push_async_callback(_ended, warming)
+        stack.push_async_callback(room.hands.close)  # after the connections: a last click is answered too
         await _connected(settings, room, stack)
         reconciler = asyncio.create_task(app.reconciler(room.notifier).run(), name="reconciler")
         stack.push_async_callback(_ended, reconciler)
@@ -85,7 +86,6 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
             yield app
         finally:
             await room.conversation.close(GOODBYE_SECONDS)
-            await room.hands.close()
 
 
 class _Room:

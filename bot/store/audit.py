@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bot.core.canonical import canonical_json, digest_of
 from bot.store import chain, records, schema
-from bot.store.store import Store
+from bot.store.store import JOBS, PROPOSALS, Store, read_jobs, read_proposals
 
 START = "0" * 64
 Rows = Sequence[Any]
@@ -43,25 +43,52 @@ class Report:
 
 async def verify(store: Store) -> Report:
     """Walk the whole chain and compare every proposal, revision, vote, job and interval with it."""
-    events, head, revisions, votes = await store.database.read(_recorded)
-    findings = list(_walk(events, head))
+    found = await store.database.read(_recorded)
+    events = found.events
+    findings = list(_walk(events, found.head))
     if findings:  # what events say is worth comparing with only while the events themselves are whole
         return Report(events=len(events), entities=len({row.entity for row in events}), findings=tuple(findings))
     last = {row.entity: row for row in events}
-    try:
-        findings += _compare(last, await _standing(store))
-    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-        findings.append(Finding(where="a proposal or job", what=f"its rows cannot be read any more ({error})"))
-    findings += _revisions(events, revisions, votes)
+    if isinstance(found.standing, str):
+        what = f"its rows cannot be read any more ({found.standing})"
+        findings.append(Finding(where="a proposal or job", what=what))
+    else:
+        findings += _compare(last, found.standing)
+    findings += _revisions(events, found.revisions, found.votes)
     return Report(events=len(events), entities=len(last), findings=tuple(findings))
 
 
-def _recorded(connection: sa.Connection) -> tuple[Rows, Any, Rows, Rows]:
+@dataclass(frozen=True, kw_only=True)
+class _Recorded:
+    """One moment of the database: a bot that goes on writing meanwhile must not look like a forger."""
+
+    events: Rows
+    head: Any
+    revisions: Rows
+    votes: Rows
+    standing: dict[str, str] | str  # each entity as its rows say, as canonical text; or why they cannot be read
+
+
+def _recorded(connection: sa.Connection) -> _Recorded:
     events = connection.execute(sa.select(schema.event).order_by(schema.event.c.seq)).all()
     head = connection.execute(sa.select(schema.chain_head)).one_or_none()
     revisions = connection.execute(sa.select(schema.revision)).all()
     votes = connection.execute(sa.select(schema.vote)).all()
-    return events, head, revisions, votes
+    standing: dict[str, str] | str
+    try:
+        standing = _standing(connection)
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        standing = str(error)
+    return _Recorded(events=events, head=head, revisions=revisions, votes=votes, standing=standing)
+
+
+def _standing(connection: sa.Connection) -> dict[str, str]:
+    standing: dict[str, str] = {}
+    for proposal in read_proposals(connection, PROPOSALS):
+        standing[f"proposal:{proposal.id}"] = canonical_json(records.proposal_snapshot(proposal))
+    for found in read_jobs(connection, JOBS):
+        standing[f"job:{found.job.name}"] = canonical_json(records.job_snapshot(found.job))
+    return standing
 
 
 def _walk(events: Rows, head: Any) -> Iterator[Finding]:
@@ -88,16 +115,6 @@ def _walk(events: Rows, head: Any) -> Iterator[Finding]:
         yield Finding(
             where=f"after event {len(events)}", what=f"the chain's end is missing: {head.seq} events were written"
         )
-
-
-async def _standing(store: Store) -> dict[str, str]:
-    """Each entity as its rows say now, as canonical text."""
-    standing: dict[str, str] = {}
-    for proposal in await store.every_proposal():
-        standing[f"proposal:{proposal.id}"] = canonical_json(records.proposal_snapshot(proposal))
-    for job in await store.every_job():
-        standing[f"job:{job.name}"] = canonical_json(records.job_snapshot(job))
-    return standing
 
 
 def _compare(last: dict[str, Any], standing: dict[str, str]) -> Iterator[Finding]:

@@ -15,13 +15,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from bot.core.errors import Misconfigured, Unavailable
 from bot.store.migrations import HEAD
@@ -44,6 +44,11 @@ class _Unit:
     result: Any = None
     error: BaseException | None = None
 
+    def failed(self, error: BaseException) -> None:
+        """An exception that a future would not take, or take for a cancellation, is told by one of ours."""
+        told = isinstance(error, Exception) and not isinstance(error, StopIteration)
+        self.error = error if told else RuntimeError(f"A write ended with {error!r}.")
+
     def settle(self) -> None:
         if self.done.done():
             return  # nobody waits any more
@@ -63,6 +68,9 @@ class Database:
             self.engine = _create(self.url, self.sqlite)
         except (SQLAlchemyError, ImportError) as error:
             raise Misconfigured("DATABASE_URL cannot be used; write sqlite:///PATH or postgresql://…") from error
+        # PostgreSQL would let each statement see another moment.
+        snapshot = {} if self.sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reading = self.engine.execution_options(**snapshot)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="database-writer")
         self._queue: deque[_Unit] = deque()
@@ -100,32 +108,33 @@ class Database:
 
     async def write(self, act: Callable[[sa.Connection], T]) -> T:
         """A transaction that is committed when this returns and leaves nothing behind when it raises."""
-        loop = asyncio.get_running_loop()
-        unit = _Unit(act=act, done=loop.create_future())
+        unit = _Unit(act=act, done=asyncio.get_running_loop().create_future())
         with self._lock:
+            if not self._busy:
+                self._writer.submit(self._write_all)  # refused once the database is closed
+            self._busy = True
             self._queue.append(unit)
-            call, self._busy = not self._busy, True
-        if call:
-            self._writer.submit(self._write_all, loop)
         result: T = await unit.done
         return result
 
     # -- in threads -------------------------------------------------------------------------------------------------
 
     def _look(self, look: Callable[[sa.Connection], T]) -> T:
-        with self._translated(), self.engine.connect() as connection:
+        with self._translated(), self._reading.connect() as connection:
             self._begin(connection, "BEGIN")
             return look(connection)
 
-    def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _write_all(self) -> None:
         """Commit after commit until nobody waits."""
         while units := self._taken():
             try:
                 self._commit(units)
-            except BaseException as error:  # none of them is written
+            except BaseException as error:  # none is written, and what one had found in there has no standing either
                 for unit in units:
-                    unit.error = unit.error or error
-            loop.call_soon_threadsafe(_settle, units)
+                    unit.failed(error)
+            for loop in {unit.done.get_loop() for unit in units}:
+                with suppress(RuntimeError):  # it is closed: nobody waits there any more
+                    loop.call_soon_threadsafe(_settle, [unit for unit in units if unit.done.get_loop() is loop])
 
     def _taken(self) -> list[_Unit]:
         with self._lock:
@@ -146,10 +155,18 @@ class Database:
                 try:
                     with self._translated():
                         unit.result = unit.act(connection)
-                except Exception as error:
-                    unit.error = error
-                    connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {UNIT}")
+                except BaseException as error:
+                    unit.failed(error)
+                    self._undo(connection, error)
                 connection.exec_driver_sql(f"RELEASE SAVEPOINT {UNIT}")
+
+    def _undo(self, connection: sa.Connection, error: BaseException) -> None:
+        """Back to before that write; where it took the whole transaction along, why it did is everybody's answer."""
+        try:
+            connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {UNIT}")
+        except SQLAlchemyError as lost:
+            gone = Unavailable(f"The database {self.shown} went away in the middle; nothing was written.")
+            raise (error if isinstance(error, Unavailable) else gone) from lost
 
     def _begin(self, connection: sa.Connection, how: str) -> None:
         """SQLite's driver would begin late and in its own way; it was told not to begin at all."""
@@ -164,8 +181,6 @@ class Database:
             raise  # a broken promise of ours, or a race that the caller knows how to read
         except DBAPIError as error:
             raise Unavailable(_sentence(error, self.shown)) from error
-        except PendingRollbackError as error:  # the connection broke in a write before this one
-            raise Unavailable(f"The database {self.shown} went away in the middle; nothing was written.") from error
         except OSError as error:
             raise Unavailable(f"The database {self.shown} does not answer ({error}). Is it running?") from error
 

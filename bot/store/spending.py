@@ -132,7 +132,8 @@ class _Words:
         """Since 1970, as a whole number: SQLite keeps moments as text, with six places after the second."""
         if not self._sqlite:
             return sa.func.extract("epoch", moment) * MICROSECONDS
-        whole = sa.cast(sa.func.strftime("%s", moment), sa.BigInteger) * MICROSECONDS
+        second = sa.func.substr(moment, 1, 19)  # strftime would round a fraction up, which is added below
+        whole = sa.cast(sa.func.strftime("%s", second), sa.BigInteger) * MICROSECONDS
         return whole + sa.cast(sa.func.substr(moment, 21, 6), sa.BigInteger)
 
 
@@ -152,6 +153,7 @@ def _in_period(words: _Words, *by: sa.ColumnElement[Any]) -> sa.Select[Any]:
         .join_from(schema.pod_interval, schema.proposal, _proposal.id == _held.proposal_id)
         .where(_OURS, _held.started_at < words.earliest(_END, _NOW))
         .where(_held.ended_at.is_(None) | (_held.ended_at > _START))
+        .where(words.latest(_held.started_at, _START) < _UNTIL)  # a clock set back earns nothing
         .group_by(*(column for column in by if isinstance(column, sa.Column)))
     )
 

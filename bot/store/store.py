@@ -178,7 +178,7 @@ class Store:
 
     async def proposal_by_id(self, proposal_id: str) -> Proposal | None:
         """Our own row, whichever channel it is of."""
-        found = await self.database.read(lambda connection: _read_proposals(connection, BY_ID, {"is_id": proposal_id}))
+        found = await self.database.read(lambda connection: read_proposals(connection, BY_ID, {"is_id": proposal_id}))
         return found[0] if found else None
 
     async def proposals(
@@ -191,7 +191,7 @@ class Store:
         return await self._proposals(*where, limit=limit)
 
     async def every_proposal(self) -> list[Proposal]:
-        """All of them, for the audit."""
+        """All of them."""
         return await self._proposals(sa.true(), limit=None)
 
     async def first_day(self, team: str, zone: ZoneInfo) -> date | None:
@@ -235,7 +235,7 @@ class Store:
 
     async def _proposals(self, *where: sa.ColumnElement[bool], limit: int | None) -> list[Proposal]:
         query = PROPOSALS.where(*where).limit(limit)
-        return await self.database.read(lambda connection: _read_proposals(connection, query))
+        return await self.database.read(lambda connection: read_proposals(connection, query))
 
     # -- jobs -------------------------------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class Store:
 
         def look(connection: sa.Connection) -> list[EndedJob]:
             said = {row.proposal_id: row for row in connection.execute(terms)}
-            found = [(one.job, said[one.job.proposal_id]) for one in _read_jobs(connection, jobs)]
+            found = [(one.job, said[one.job.proposal_id]) for one in read_jobs(connection, jobs)]
             return [
                 EndedJob(job=job, recipe=row.recipe, estimate=records.estimate_from(row.estimate)) for job, row in found
             ]
@@ -292,11 +292,7 @@ class Store:
 
     async def _jobs(self, *where: sa.ColumnElement[bool], limit: int | None) -> list[OpenJob]:
         query = JOBS.where(*where).order_by(schema.proposal.c.number.desc()).limit(limit)
-        return await self.database.read(lambda connection: _read_jobs(connection, query))
-
-    async def every_job(self) -> list[Job]:
-        """All of them, for the audit."""
-        return [found.job for found in await self._jobs(sa.true(), limit=None)]
+        return await self.database.read(lambda connection: read_jobs(connection, query))
 
     async def progress(self, proposal_id: str) -> Progress:
         """What the trainer said last."""
@@ -440,7 +436,7 @@ class Store:
 
 def _found(connection: sa.Connection, team: str, channel: str, which: int | str) -> Proposal:
     by = "number" if isinstance(which, int) else "id"
-    found = _read_proposals(connection, HERE_BY[by], {"is_team": team, "is_channel": channel, "is_it": which})
+    found = read_proposals(connection, HERE_BY[by], {"is_team": team, "is_channel": channel, "is_it": which})
     if found:
         return found[0]
     if by == "id":
@@ -448,9 +444,10 @@ def _found(connection: sa.Connection, team: str, channel: str, which: int | str)
     raise NotFound(f"There is no proposal {which} here. List what there is with /jobs or /inbox.")
 
 
-def _read_proposals(
+def read_proposals(
     connection: sa.Connection, query: sa.Select[Any], key: Mapping[str, object] | None = None
 ) -> list[Proposal]:
+    """What a query that begins as `PROPOSALS` finds, with votes."""
     rows = connection.execute(query, key).all()
     votes = _children(connection, schema.vote, [row.id for row in rows])
     return [
@@ -459,7 +456,8 @@ def _read_proposals(
     ]
 
 
-def _read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]:
+def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]:
+    """What a query that begins as `JOBS` finds, with intervals."""
     rows = connection.execute(query).all()
     held = _children(connection, schema.pod_interval, [row.proposal_id for row in rows])
     return [

@@ -22,7 +22,7 @@ from bot.core.errors import SignalboxError
 from bot.core.job import JobPhase
 from bot.core.proposal import Proposal, ProposalState, Verdict
 from bot.store.audit import verify
-from tests.world import Bot, World, hand, race
+from tests.world import TEAM, Bot, World, hand, race
 
 PEOPLE = ("rae", "sam", "ann", "bob", "cleo")
 people = st.sampled_from(PEOPLE)
@@ -206,7 +206,7 @@ class ApprovalLife(RuleBasedStateMachine):
         assert report.whole, report.findings
         assert not await self.bot.store.open_jobs()
         assert not await self.bot.store.undelivered(("local",), due=False)
-        for job in await self.bot.store.every_job():
+        for job in await self.bot.store.jobs(TEAM, limit=1000):
             assert job.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.CANCELLED)
             proposal = await self.bot.store.proposal_by_id(job.proposal_id)
             assert proposal is not None and "finished" in self.world.surface.kinds(proposal)

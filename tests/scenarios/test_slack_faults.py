@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -533,3 +534,27 @@ async def test_a_spent_address_is_given_up(room: Room) -> None:
 
 async def test_silent_sockets_are_noticed(room: Room) -> None:
     await after(room, "CS5", room.slack.socket.mute)
+
+
+# The database goes away ----------------------------------------------------------------------------------------------
+
+
+async def test_a_click_is_answered_though_the_database_is_away(postgres: str, tmp_path: Path) -> None:
+    """Whom a refusal names is asked of the same database; it must not keep the refusal back. Then it is back."""
+    name = f"away{abs(hash(str(tmp_path)))}"
+    program, _ = install(tmp_path)
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    with psycopg.connect(f"{postgres}postgres", autocommit=True) as other:
+        other.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
+        async with SlackServer(rates=60) as slack, bot(slack, tmp_path, program, DATABASE_URL=f"{postgres}{name}"):
+            place = Room(slack=slack, starts=tmp_path / "starts")
+            pending = await place.proposal("C1")
+            other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')  # type: ignore[arg-type]
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            for action in ("sb_approve", "sb_details"):
+                await place.refused(lambda: place.approver.click(pending, action), "U2", "The database")  # noqa: B023
+            assert place.started() == 0
+            other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')  # type: ignore[arg-type]
+            await place.approver.click(pending, "sb_approve")
+            await place.ends("C1", seconds=60)
+            assert place.started() == 1
