@@ -24,8 +24,9 @@ from bot.cards import Cards
 from bot.core.errors import Misconfigured
 from bot.curves import Curves
 from bot.desk import Desk
+from bot.outbox import Notifier
 from bot.policies import Policies, PolicyFile, read_yaml
-from bot.reconciler import Notifier, Reconciler
+from bot.reconciler import Reconciler
 from bot.runs import TrackedRuns
 from bot.settings import SOURCE, Settings
 from bot.store.database import Database

@@ -2,19 +2,18 @@
 
 Level-triggered, so a restart at any moment resumes everything: it reads what is recorded, observes what is there, asks
 `bot.core.job.next_step`, performs that, records it. A step that fails backs off with its trouble on the row; rows
-never wait for each other. It also expires proposals and delivers the outbox. Retries live here and nowhere else.
+never wait for each other. It also expires proposals and has `bot.outbox` deliver. Retries live in these two alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Protocol
 
 from sqlalchemy.exc import IntegrityError
 
@@ -23,9 +22,11 @@ from bot.core.errors import Conflict, Refused, Unavailable
 from bot.core.job import Act, Job, JobPhase, Step, next_step
 from bot.core.policy import check_start
 from bot.core.proposal import Proposal
+from bot.outbox import CLOSE_RUN, Notifier, Outbox, Runs, backoff
 from bot.policies import Policies
-from bot.store.store import OpenJob, Store
-from bot.store.writing import Notice, Writing
+from bot.store.reading import OpenJob
+from bot.store.store import Store
+from bot.store.writing import Writing
 from tools.cost import Interval
 from tools.crashpoints import crash
 from tools.engines.base import (
@@ -36,46 +37,13 @@ from tools.engines.base import (
     Standing,
     Submission,
 )
-from tools.progress import Progress
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 STEP_SECONDS = 60.0  # for all that one job may take in a tick; every network call below it has its own time-out
 STEPS_A_TICK = 10  # of one job: from queued to running takes six
-BACKOFF_SECONDS = 60  # the longest wait between two tries
 REMIND_SECONDS = 20  # between two looks for what expires soon
-LEASE_SECONDS = 90  # longer than a delivery can take
-DELIVERIES = 10  # tries before a notice is set aside
-CLOSE_RUN = "close_run"  # an outbox row for MLflow, not for people
-
-
-class Notifier(Protocol):
-    """A surface that shows what happened, rendered whole from the store; a notice only says that something did."""
-
-    @property
-    def teams(self) -> Collection[str]:
-        """The workspaces whose notices it can deliver."""
-
-    async def deliver(self, notice: Notice) -> None:
-        """Show it. May be called again for one that was shown, after a crash in between."""
-
-    async def progress(self, job: Job, progress: Progress) -> None:
-        """How a running job is doing; may be dropped."""
-
-
-class Runs(Protocol):
-    """Where training runs are tracked. Raises `Unavailable` for now."""
-
-    async def open_run(self, proposal: Proposal, job: Job) -> str:
-        """The run of this proposal, made if it is not there yet."""
-
-    async def close_run(self, run_id: str, phase: JobPhase) -> None:
-        """Set its final status, if the trainer could not."""
-
-    @property
-    def uri(self) -> str:
-        """What trainers log to."""
 
 
 class Reconciler:
@@ -85,6 +53,7 @@ class Reconciler:
         self._store = store
         self._engine = engine
         self._runs = runs
+        self._outbox = Outbox(store, notifier, runs)
         self._pricing = pricing
         self._policies = policies
         self._notifier = notifier
@@ -93,7 +62,6 @@ class Reconciler:
         self._reminded: set[str] = set()
         self._closing: asyncio.Task[None] | None = None
         self._remind_next = datetime.min.replace(tzinfo=UTC)
-        self._delivering = asyncio.Lock()  # in order, and none twice
         self._permitting = asyncio.Lock()  # slots are counted and taken by one job at a time
 
     def wake(self) -> None:
@@ -121,9 +89,9 @@ class Reconciler:
         await _guarded("drive jobs", self._drive_jobs)
         if wait:
             await asyncio.gather(*self._driven.values())
-        await _guarded("deliver notices", self.deliver)
+        await _guarded("deliver notices", self._outbox.deliver)
         if self._closing is None or self._closing.done():
-            self._closing = asyncio.create_task(_guarded("close MLflow's runs", self._close_runs))
+            self._closing = asyncio.create_task(_guarded("close MLflow's runs", self._outbox.close_runs))
         if wait:
             await self._closing
 
@@ -153,6 +121,10 @@ class Reconciler:
             self._reminded.add(key)
             with suppress(IntegrityError):  # another replica, or a life before this, has told it
                 await self._store.write(partial(_reminded, proposal, key))
+
+    async def deliver(self) -> None:
+        """Hand over what people have not seen yet, now."""
+        await self._outbox.deliver()
 
     # -- jobs -------------------------------------------------------------------------------------------------
 
@@ -209,7 +181,7 @@ class Reconciler:
         job = found.job
 
         def commit(writing: Writing) -> None:
-            writing.save_trouble(job, trouble, failures, writing.now + _delay(failures))
+            writing.save_trouble(job, trouble, failures, writing.now + backoff(failures))
             if trouble != found.trouble:  # people hear of it once, not at every try
                 writing.tell(job.team, job.channel, "trouble", job.proposal_id, "signalbox")
 
@@ -357,15 +329,19 @@ class Reconciler:
         return False
 
     async def _say_why(self, job: Job, observed: Observation) -> None:
-        """Why it does not start or get on, whenever that changes."""
+        """Why it does not start or get on. People hear it anew when the kind of trouble changes, not its details."""
         found = await self._store.job_detail(job.proposal_id)
         if observed.waiting and found is not None and observed.waiting != found.trouble:
+            told = found.trouble.partition(":")[0] == observed.waiting.partition(":")[0]
 
             def commit(writing: Writing) -> None:
                 writing.save_trouble(job, observed.waiting, 0, writing.now)
-                writing.tell(job.team, job.channel, "trouble", job.proposal_id, "signalbox")
+                if not told:
+                    writing.tell(job.team, job.channel, "trouble", job.proposal_id, "signalbox")
 
             await self._store.write(commit)
+            if told:
+                await self._notifier.progress(job, observed.progress)
             self.wake()
 
     async def _record(self, job: Job, kind: str, **changes: object) -> None:
@@ -389,54 +365,6 @@ class Reconciler:
         Act.STOP: _stop,
         Act.FINISH: _finish,
     }
-
-    # -- outbox -----------------------------------------------------------------------------------------------
-
-    async def deliver(self) -> None:
-        """Hand over what people have not seen yet."""
-        async with self._delivering:
-            for notice in await self._store.undelivered(self._notifier.teams):
-                if notice.kind != CLOSE_RUN:
-                    await self._deliver(notice)
-
-    async def _close_runs(self) -> None:
-        """What is for MLflow alone: apart from what people wait for, since MLflow may hang."""
-        for notice in await self._store.undelivered(self._notifier.teams):
-            if notice.kind == CLOSE_RUN:
-                await self._deliver(notice)
-
-    async def _deliver(self, notice: Notice) -> None:
-        if not self._store.database.sqlite:  # there may be other replicas
-            lease = timedelta(seconds=LEASE_SECONDS)
-            if not await self._store.write(lambda writing: writing.claim_notice(notice, writing.now + lease)):
-                return
-        crash("outbox.before_deliver")
-        try:
-            async with asyncio.timeout(STEP_SECONDS):
-                await self._hand_over(notice)
-        except Exception as error:  # a poison row is set aside with its trouble and stalls nobody
-            await self._not_delivered(notice, error)
-            return
-        crash("outbox.after_deliver")
-        await self._store.write(lambda writing: writing.delivered(notice))
-
-    async def _hand_over(self, notice: Notice) -> None:
-        if notice.kind != CLOSE_RUN:
-            return await self._notifier.deliver(notice)
-        job = await self._store.job(notice.subject)
-        if job is not None and job.run_id is not None:
-            await self._runs.close_run(job.run_id, job.phase)
-
-    async def _not_delivered(self, notice: Notice, error: Exception) -> None:
-        failures = notice.failures + 1
-        last = failures >= DELIVERIES
-        log.warning("notice %s (%s): %s%s", notice.id, notice.kind, error, "; set aside" if last else "")
-        trouble = f"{type(error).__name__}: {error}"
-
-        def commit(writing: Writing) -> None:
-            writing.not_delivered(notice, trouble, None if last else writing.now + _delay(failures))
-
-        await self._store.write(commit)
 
 
 def _expired(before: Proposal, writing: Writing) -> None:
@@ -484,10 +412,6 @@ def _closed(interval: Interval, now: datetime) -> Interval:
     if interval.ended_at is not None:
         return interval
     return replace(interval, ended_at=max(now, interval.started_at), estimated=True)
-
-
-def _delay(failures: int) -> timedelta:
-    return timedelta(seconds=min(2 ** min(failures, 10), BACKOFF_SECONDS))
 
 
 async def _guarded(what: str, act: Callable[[], Awaitable[None]]) -> None:

@@ -13,6 +13,7 @@ import aiohttp
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.http_retry import HttpRequest, HttpResponse, RetryState
+from slack_sdk.http_retry.async_handler import AsyncRetryHandler
 from slack_sdk.http_retry.builtin_async_handlers import (
     AsyncConnectionErrorRetryHandler,
     AsyncRateLimitErrorRetryHandler,
@@ -38,8 +39,8 @@ def _posts(request: HttpRequest) -> bool:
     return request.url.rpartition("/")[2] in ("chat.postMessage", "chat.startStream", "chat.appendStream")
 
 
-class _LostConnections(AsyncConnectionErrorRetryHandler):
-    """Retries lost connections, except of what must not be sent twice: who sent that looks first."""
+class _Once(AsyncRetryHandler):
+    """Not for what must not be sent twice: who sent that looks first."""
 
     async def _can_retry_async(
         self,
@@ -53,19 +54,12 @@ class _LostConnections(AsyncConnectionErrorRetryHandler):
         return again and not _posts(request)
 
 
-class _ServerErrors(AsyncServerErrorRetryHandler):
-    """Retries server errors, with the same exception."""
+class _LostConnections(_Once, AsyncConnectionErrorRetryHandler):
+    """Retries lost connections."""
 
-    async def _can_retry_async(
-        self,
-        *,
-        state: RetryState,
-        request: HttpRequest,
-        response: HttpResponse | None = None,
-        error: Exception | None = None,
-    ) -> bool:
-        again = await super()._can_retry_async(state=state, request=request, response=response, error=error)
-        return again and not _posts(request)
+
+class _ServerErrors(_Once, AsyncServerErrorRetryHandler):
+    """Retries server errors."""
 
 
 def web_client(token: str, api_url: str) -> AsyncWebClient:

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from bot.core.canonical import canonical_json, digest_of
 from bot.store import chain, records, schema
-from bot.store.store import JOBS, PROPOSALS, Store, read_jobs, read_proposals
+from bot.store.reading import JOBS, PROPOSALS, read_jobs, read_proposals
+from bot.store.store import Store
 
 START = "0" * 64
 Rows = Sequence[Any]

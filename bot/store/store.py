@@ -6,23 +6,24 @@ Reads for people take team and channel, so that nobody reads across them; reads 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from bot.core import job as jobs
-from bot.core.errors import Conflict, NotFound
+from bot.core.errors import Conflict
 from bot.core.job import Job, JobPhase
 from bot.core.periods import Period
 from bot.core.proposal import Offer, Proposal, ProposalState
 from bot.store import records, schema, spending
 from bot.store.database import Database
+from bot.store.reading import BY_ID, JOBS, PROPOSALS, OpenJob, proposal_here, read_jobs, read_proposals
 from bot.store.spending import Spending, Spent
 from bot.store.writing import Notice, Writing
 from tools.cost import Estimate, Interval, PastRun
@@ -30,7 +31,6 @@ from tools.desk import Caller
 from tools.progress import Progress
 
 HISTORY = 500  # the newest finished jobs that estimates look at
-IN_LIST = 500  # ids in one query; SQLite takes at most 32,766 parameters
 RERUNS = 10  # of one use case after lost races, before the person is asked to try again
 
 T = TypeVar("T")
@@ -74,16 +74,6 @@ class Charge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenJob:
-    """An open job with what is not state: when to try again, and what went wrong last."""
-
-    job: Job
-    failures: int
-    retry_at: datetime | None
-    trouble: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Case:
     """A proposal as it stands, the database's time, and the month's money."""
 
@@ -92,25 +82,6 @@ class Case:
     spending: Spending
 
 
-_revision = schema.revision.c
-PROPOSALS = (
-    sa.select(schema.proposal, _revision.author, _revision.offer, _revision.digest, _revision.estimate)
-    .join(
-        schema.revision,
-        (_revision.proposal_id == schema.proposal.c.id) & (_revision.revision == schema.proposal.c.revision),
-    )
-    .order_by(schema.proposal.c.number.desc())
-)
-BY_ID = PROPOSALS.where(schema.proposal.c.id == sa.bindparam("is_id"))
-HERE = PROPOSALS.where(*(schema.proposal.c[name] == sa.bindparam(f"is_{name}") for name in ("team", "channel")))
-HERE_BY = {name: HERE.where(schema.proposal.c[name] == sa.bindparam("is_it")) for name in ("number", "id")}
-JOBS = sa.select(
-    schema.job, *(schema.proposal.c[name] for name in ("number", "team", "channel", "thread", "requester"))
-).join(schema.proposal, schema.proposal.c.id == schema.job.c.proposal_id)
-CHILDREN = {
-    table: sa.select(table).where(table.c.proposal_id.in_(sa.bindparam("parents", expanding=True))).order_by(order)
-    for table, order in ((schema.vote, schema.vote.c.at), (schema.pod_interval, schema.pod_interval.c.attempt))
-}
 CLOCK = sa.select(sa.func.clock_timestamp())  # PostgreSQL's
 
 
@@ -164,13 +135,13 @@ class Store:
 
     async def proposal(self, team: str, channel: str, number: int) -> Proposal:
         """The proposal of that number in that channel, or `NotFound`."""
-        return await self.database.read(lambda connection: _found(connection, team, channel, number))
+        return await self.database.read(lambda connection: proposal_here(connection, team, channel, number))
 
     async def case(self, team: str, channel: str, which: int | str, month: Callable[[datetime], Period]) -> Case:
         """All that a decision is taken by, in one look. `which`: a number, or the id on a button; else `NotFound`."""
 
         def look(connection: sa.Connection) -> Case:
-            proposal, now = _found(connection, team, channel, which), self._now(connection)
+            proposal, now = proposal_here(connection, team, channel, which), self._now(connection)
             money = spending.look(connection, team, month(now), now, None)
             return Case(proposal=proposal, now=now, spending=money)
 
@@ -432,49 +403,3 @@ class Store:
             )
             for row in rows
         ]
-
-
-def _found(connection: sa.Connection, team: str, channel: str, which: int | str) -> Proposal:
-    by = "number" if isinstance(which, int) else "id"
-    found = read_proposals(connection, HERE_BY[by], {"is_team": team, "is_channel": channel, "is_it": which})
-    if found:
-        return found[0]
-    if by == "id":
-        raise NotFound("This button does not belong to a proposal of this channel.")
-    raise NotFound(f"There is no proposal {which} here. List what there is with /jobs or /inbox.")
-
-
-def read_proposals(
-    connection: sa.Connection, query: sa.Select[Any], key: Mapping[str, object] | None = None
-) -> list[Proposal]:
-    """What a query that begins as `PROPOSALS` finds, with votes."""
-    rows = connection.execute(query, key).all()
-    votes = _children(connection, schema.vote, [row.id for row in rows])
-    return [
-        records.proposal_from(row, [vote for vote in votes.get(row.id, []) if vote.revision == row.revision])
-        for row in rows
-    ]
-
-
-def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]:
-    """What a query that begins as `JOBS` finds, with intervals."""
-    rows = connection.execute(query).all()
-    held = _children(connection, schema.pod_interval, [row.proposal_id for row in rows])
-    return [
-        OpenJob(
-            job=records.job_from(row, held.get(row.proposal_id, [])),
-            failures=row.failures,
-            retry_at=row.retry_at,
-            trouble=row.trouble,
-        )
-        for row in rows
-    ]
-
-
-def _children(connection: sa.Connection, table: sa.Table, parents: Sequence[str]) -> dict[str, list[records.Row]]:
-    """Rows of `table` by their proposal's id."""
-    found: dict[str, list[records.Row]] = {}
-    for start in range(0, len(parents), IN_LIST):
-        for row in connection.execute(CHILDREN[table], {"parents": parents[start : start + IN_LIST]}):
-            found.setdefault(row.proposal_id, []).append(row)
-    return found

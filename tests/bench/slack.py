@@ -301,6 +301,7 @@ async def _clicked(url: str, pid: int, bodies: Sequence[bytes], *, pace: float |
 
 
 def _row(name: str, one: Figures, bare: Figures, kept: str) -> None:
+    kept += f", {one.refused} NOT ACKNOWLEDGED" if one.refused else ""
     print(
         f"{name:44}{one.cpu_ms:9.2f}{one.cpu_ms / bare.cpu_ms:8.1f}×{one.p50_ms:9.1f}{one.p99_ms:9.1f}"
         f"{one.rate:10.0f}  {kept}"

@@ -12,6 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tools.engines.base import Submission
+from tools.engines.kubernetes import manifest
+from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.spec import parse_spec
+
 cel = pytest.importorskip("cel")
 
 TRAINING = Path(__file__).parents[2] / "infra" / "k8s" / "base" / "training"
@@ -148,6 +153,39 @@ def test_a_proper_job_may_be_made() -> None:
     assert _refusals("signalbox-jobs-create", _with(f"{FIRST}|image", "ghcr.io/acme/trainer@sha256:0")) == []
     assert _refusals("signalbox-jobs-create", _with(f"{POD}|volumes", None)) == []
     assert _refusals("signalbox-jobs-create", _with(f"{FIRST}|env", None)) == []
+
+
+SETTINGS = {
+    "plain": (ClusterSettings(), "digits", {}),
+    "GPU, claim and queue": (
+        ClusterSettings(gpu_product="L4", data_claim="datasets", queue="training"),
+        "mnist",
+        {"gpus": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_what_the_engine_makes_may_be_made_released_and_cancelled(what: str) -> None:
+    settings, recipe, parameters = SETTINGS[what]
+    submission = Submission(
+        name="digits-1-ba3fbb",
+        proposal_id="ba3fbb",
+        digest="d" * 64,
+        manifest=manifest.document(parse_spec(recipe, parameters), settings),
+        run_id="ea45",
+        tracking_uri="http://mlflow:5000",
+    )
+    made = manifest.complete(submission)
+    assert _refusals("signalbox-jobs-create", made) == []
+    marked = {**made["metadata"]["annotations"], manifest.RELEASED: "2026-11-24T12:00:00+00:00"}
+    labels = {**made["metadata"]["labels"], manifest.QUEUE: "training", manifest.MAX_EXEC: "810"}
+    released = _with("spec|suspend", False, _with("metadata|annotations", marked, made))
+    assert _refusals("signalbox-jobs-update", released, made) == []
+    assert _refusals("signalbox-jobs-update", _with("metadata|labels", labels, released), made) == []
+    stopped = {**marked, manifest.CANCELLED: "2026-11-24T12:01:00+00:00"}
+    ended = _with("spec|activeDeadlineSeconds", 1, _with("metadata|annotations", stopped, released))
+    assert _refusals("signalbox-jobs-update", ended, released) == []
 
 
 @pytest.mark.parametrize("what", BAD)

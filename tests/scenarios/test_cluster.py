@@ -86,6 +86,13 @@ async def test_why_it_waits_is_told_in_the_thread(tmp_path: Path) -> None:
         pod = await slack.until(lambda: next((entry.obj for _, entry in pods(PODS)), None), 30, "a pod")
         cluster.unschedulable(pod, "0/3 nodes are available: 3 Insufficient cpu.")
         await slack.message("C1", containing="No node can take it now", thread_ts=pending.thread_ts, timeout=30)
+        cluster.unschedulable(pod, "0/4 nodes are available: 4 Insufficient cpu.")
+        await card(slack, "0/4 nodes")
         cluster.schedule(pod)
         cluster.image_pull_backoff(cluster.pod(pod["metadata"]["name"]))
-        await slack.message("C1", containing="cannot be pulled", thread_ts=pending.thread_ts, timeout=30)
+
+        def told() -> list[str]:
+            return [one.words for one in slack.messages("C1") if "has to wait" in one.words]
+
+        await slack.until(lambda: len(told()) == 2, 30, "the other kind of trouble")
+        assert "cannot be pulled" in told()[1], "each kind once, whatever its details"

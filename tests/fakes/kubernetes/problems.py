@@ -42,10 +42,6 @@ def unsupported(field: str, value: Any, allowed: Iterable[str]) -> Cause:
     return Cause("FieldValueNotSupported", field, f"Unsupported value: {_shown(value)}: supported values: {names}")
 
 
-def unknown_name(field: str, value: Any) -> Cause:
-    return Cause("FieldValueNotFound", field, f"Not found: {_shown(value)}")
-
-
 class Problem(Exception):
     """The server's no: `status` is the body, `code` the HTTP status."""
 

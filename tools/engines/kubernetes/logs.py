@@ -21,6 +21,7 @@ TRIES = 5  # for the log of a pod that has ended; a lost node never answers
 LIMIT_BYTES = 32 * 2**20  # of one reading
 TAIL_FACTOR = 20  # lines asked for each line wanted: most are progress lines
 TAIL_LINES = 20000
+KEPT = 200  # readings of pods that are over
 _STAMPED = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) (.*)$", re.DOTALL)
 
 
@@ -46,7 +47,7 @@ class Logs:
 
     async def progress(self, name: str, uid: str, *, over: bool, gone: bool) -> Progress:
         """What the pod told up to now. Of one that has ended all of it, or `Unreachable`/`Problem` for a few tries."""
-        reading = self._readings.setdefault(uid, _Reading())
+        reading = self._of(uid)
         now = time.monotonic()
         if reading.done or gone or (not over and now - reading.read_at < self._look_seconds):
             return reading.progress
@@ -70,8 +71,12 @@ class Logs:
         read = await self._connection.text(self._path.format(name), tailLines=asked, limitBytes=LIMIT_BYTES)
         return for_people(read, cut=False)[-lines:]
 
-    def forget(self, uid: str) -> None:
-        self._readings.pop(uid, None)
+    def _of(self, uid: str) -> _Reading:
+        """Of the pods that are over, only the latest are remembered; an older one would be read again."""
+        over = [key for key, reading in self._readings.items() if reading.done]
+        for key in over[: max(0, len(over) - KEPT)]:
+            del self._readings[key]
+        return self._readings.setdefault(uid, _Reading())
 
     async def _read(self, name: str, reading: _Reading, now: float) -> bytes:
         query: dict[str, object] = {"timestamps": "true", "limitBytes": LIMIT_BYTES}

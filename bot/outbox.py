@@ -1,0 +1,115 @@
+"""The outbox: what was committed and people have not seen yet, handed to a surface; what is for MLflow, to MLflow.
+
+A notice is written in the transaction that changed something, so it is delivered if and only if that was committed. It
+is delivered at least once (docs/adr/0005); one that fails is tried again, later each time, and set aside in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Protocol
+
+from bot.core.job import Job, JobPhase
+from bot.core.proposal import Proposal
+from bot.store.store import Store
+from bot.store.writing import Notice, Writing
+from tools.crashpoints import crash
+from tools.progress import Progress
+
+log = logging.getLogger(__name__)
+
+DELIVERY_SECONDS = 60.0  # for one notice; every network call below it has its own time-out
+LEASE_SECONDS = 90  # longer than a delivery can take
+DELIVERIES = 10  # tries before a notice is set aside
+BACKOFF_SECONDS = 60  # the longest wait between two tries
+CLOSE_RUN = "close_run"  # a row for MLflow, not for people
+
+
+class Notifier(Protocol):
+    """A surface that shows what happened, rendered whole from the store; a notice only says that something did."""
+
+    @property
+    def teams(self) -> Collection[str]:
+        """The workspaces whose notices it can deliver."""
+
+    async def deliver(self, notice: Notice) -> None:
+        """Show it. May be called again for one that was shown, after a crash in between."""
+
+    async def progress(self, job: Job, progress: Progress) -> None:
+        """How a running job is doing; may be dropped."""
+
+
+class Runs(Protocol):
+    """Where training runs are tracked. Raises `Unavailable` for now."""
+
+    async def open_run(self, proposal: Proposal, job: Job) -> str:
+        """The run of this proposal, made if it is not there yet."""
+
+    async def close_run(self, run_id: str, phase: JobPhase) -> None:
+        """Set its final status, if the trainer could not."""
+
+    @property
+    def uri(self) -> str:
+        """What trainers log to."""
+
+
+class Outbox:
+    def __init__(self, store: Store, notifier: Notifier, runs: Runs) -> None:
+        self._store = store
+        self._notifier = notifier
+        self._runs = runs
+        self._delivering = asyncio.Lock()  # in order, and none twice
+
+    async def deliver(self) -> None:
+        """Hand over what people have not seen yet."""
+        async with self._delivering:
+            for notice in await self._store.undelivered(self._notifier.teams):
+                if notice.kind != CLOSE_RUN:
+                    await self._deliver(notice)
+
+    async def close_runs(self) -> None:
+        """What is for MLflow alone: apart from what people wait for, since MLflow may hang."""
+        for notice in await self._store.undelivered(self._notifier.teams):
+            if notice.kind == CLOSE_RUN:
+                await self._deliver(notice)
+
+    async def _deliver(self, notice: Notice) -> None:
+        if not self._store.database.sqlite:  # there may be other replicas
+            lease = timedelta(seconds=LEASE_SECONDS)
+            if not await self._store.write(lambda writing: writing.claim_notice(notice, writing.now + lease)):
+                return
+        crash("outbox.before_deliver")
+        try:
+            async with asyncio.timeout(DELIVERY_SECONDS):
+                await self._hand_over(notice)
+        except Exception as error:  # a poison row is set aside with its trouble and stalls nobody
+            await self._not_delivered(notice, error)
+            return
+        crash("outbox.after_deliver")
+        await self._store.write(lambda writing: writing.delivered(notice))
+
+    async def _hand_over(self, notice: Notice) -> None:
+        if notice.kind != CLOSE_RUN:
+            return await self._notifier.deliver(notice)
+        job = await self._store.job(notice.subject)
+        if job is not None and job.run_id is not None:
+            await self._runs.close_run(job.run_id, job.phase)
+
+    async def _not_delivered(self, notice: Notice, error: Exception) -> None:
+        failures = notice.failures + 1
+        last = failures >= DELIVERIES
+        log.warning("notice %s (%s): %s%s", notice.id, notice.kind, error, "; set aside" if last else "")
+        trouble = f"{type(error).__name__}: {error}"
+
+        def commit(writing: Writing) -> None:
+            writing.not_delivered(notice, trouble, None if last else writing.now + backoff(failures))
+
+        await self._store.write(commit)
+
+
+def backoff(failures: int) -> timedelta:
+    """How long to wait after so many failures in a row."""
+    return timedelta(seconds=min(2 ** min(failures, 10), BACKOFF_SECONDS))

@@ -1,0 +1,94 @@
+"""The queries that rows become proposals and jobs by, built once, and the functions that run them on a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from bot.core.errors import NotFound
+from bot.core.job import Job
+from bot.core.proposal import Proposal
+from bot.store import records, schema
+
+IN_LIST = 500  # ids in one query; SQLite takes at most 32,766 parameters
+
+_revision = schema.revision.c
+PROPOSALS = (
+    sa.select(schema.proposal, _revision.author, _revision.offer, _revision.digest, _revision.estimate)
+    .join(
+        schema.revision,
+        (_revision.proposal_id == schema.proposal.c.id) & (_revision.revision == schema.proposal.c.revision),
+    )
+    .order_by(schema.proposal.c.number.desc())
+)
+BY_ID = PROPOSALS.where(schema.proposal.c.id == sa.bindparam("is_id"))
+HERE = PROPOSALS.where(*(schema.proposal.c[name] == sa.bindparam(f"is_{name}") for name in ("team", "channel")))
+HERE_BY = {name: HERE.where(schema.proposal.c[name] == sa.bindparam("is_it")) for name in ("number", "id")}
+JOBS = sa.select(
+    schema.job, *(schema.proposal.c[name] for name in ("number", "team", "channel", "thread", "requester"))
+).join(schema.proposal, schema.proposal.c.id == schema.job.c.proposal_id)
+CHILDREN = {
+    table: sa.select(table).where(table.c.proposal_id.in_(sa.bindparam("parents", expanding=True))).order_by(order)
+    for table, order in ((schema.vote, schema.vote.c.at), (schema.pod_interval, schema.pod_interval.c.attempt))
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenJob:
+    """An open job with what is not state: when to try again, and what went wrong last."""
+
+    job: Job
+    failures: int
+    retry_at: datetime | None
+    trouble: str
+
+
+def proposal_here(connection: sa.Connection, team: str, channel: str, which: int | str) -> Proposal:
+    """By its number, or the id on a button, in a channel; else `NotFound`."""
+    by = "number" if isinstance(which, int) else "id"
+    there = read_proposals(connection, HERE_BY[by], {"is_team": team, "is_channel": channel, "is_it": which})
+    if there:
+        return there[0]
+    if by == "id":
+        raise NotFound("This button does not belong to a proposal of this channel.")
+    raise NotFound(f"There is no proposal {which} here. List what there is with /jobs or /inbox.")
+
+
+def read_proposals(
+    connection: sa.Connection, query: sa.Select[Any], key: Mapping[str, object] | None = None
+) -> list[Proposal]:
+    """What a query that begins as `PROPOSALS` finds, with votes."""
+    rows = connection.execute(query, key).all()
+    votes = _children(connection, schema.vote, [row.id for row in rows])
+    return [
+        records.proposal_from(row, [vote for vote in votes.get(row.id, []) if vote.revision == row.revision])
+        for row in rows
+    ]
+
+
+def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]:
+    """What a query that begins as `JOBS` finds, with intervals."""
+    rows = connection.execute(query).all()
+    held = _children(connection, schema.pod_interval, [row.proposal_id for row in rows])
+    return [
+        OpenJob(
+            job=records.job_from(row, held.get(row.proposal_id, [])),
+            failures=row.failures,
+            retry_at=row.retry_at,
+            trouble=row.trouble,
+        )
+        for row in rows
+    ]
+
+
+def _children(connection: sa.Connection, table: sa.Table, parents: Sequence[str]) -> dict[str, list[records.Row]]:
+    """Rows of `table` by their proposal's id."""
+    found: dict[str, list[records.Row]] = {}
+    for start in range(0, len(parents), IN_LIST):
+        for row in connection.execute(CHILDREN[table], {"parents": parents[start : start + IN_LIST]}):
+            found.setdefault(row.proposal_id, []).append(row)
+    return found
