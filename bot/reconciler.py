@@ -330,8 +330,8 @@ class Reconciler:
 
     async def _say_why(self, job: Job, observed: Observation) -> None:
         """Why it does not start or get on. People hear it anew when the kind of trouble changes, not its details."""
-        found = await self._store.job_detail(job.proposal_id)
-        if observed.waiting and found is not None and observed.waiting != found.trouble:
+        found = await self._store.job_detail(job.proposal_id) if observed.waiting else None
+        if found is not None and observed.waiting != found.trouble:
             told = found.trouble.partition(":")[0] == observed.waiting.partition(":")[0]
 
             def commit(writing: Writing) -> None:

@@ -549,6 +549,13 @@ async def test_a_click_is_answered_though_the_database_is_away(postgres: str, tm
         async with SlackServer(rates=60) as slack, bot(slack, tmp_path, program, DATABASE_URL=f"{postgres}{name}"):
             place = Room(slack=slack, starts=tmp_path / "starts")
             pending = await place.proposal("C1")
+            with psycopg.connect(f"{postgres}{name}", autocommit=True) as own:
+
+                def recorded() -> bool:
+                    """Else the card's lease would have to end first, a minute later."""
+                    return own.execute("SELECT 1 FROM card WHERE message IS NOT NULL").fetchone() is not None
+
+                await slack.until(recorded, 10, "the card's place")
             other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')  # type: ignore[arg-type]
             other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
             for action in ("sb_approve", "sb_details"):
