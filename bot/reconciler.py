@@ -41,6 +41,7 @@ from tools.engines.base import (
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+APART_SECONDS = 0.1  # between two ticks, however often they are asked for: one look serves all who came meanwhile
 STEP_SECONDS = 60.0  # for all that one job may take in a tick; every network call below it has its own time-out
 STEPS_A_TICK = 10  # of one job: from queued to running takes six
 REMIND_SECONDS = 20  # between two looks for what expires soon
@@ -72,9 +73,11 @@ class Reconciler:
         """Tick until cancelled."""
         try:
             while True:
+                again = asyncio.get_running_loop().time() + APART_SECONDS
                 await self.tick(wait=False)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
+                await asyncio.sleep(again - asyncio.get_running_loop().time())
                 self._wake.clear()
         finally:
             tasks = [*self._driven.values(), *([self._closing] if self._closing else [])]

@@ -7,6 +7,8 @@ there; `bot.store.audit` finds the place. The head row makes a cut-off tail show
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -41,21 +43,29 @@ def body_of(*, seq: int, entity: str, version: int, kind: str, actor: str, at: d
     )
 
 
-def append(
-    connection: sa.Connection,
-    *,
-    entity: str,
-    version: int,
-    kind: str,
-    actor: str,
-    at: datetime,
-    after: dict[str, Any],
-) -> None:
-    """Write the next event. Part of the transaction that changes the entity."""
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What happened to an entity, which now has that version and stands as in `after`."""
+
+    entity: str
+    version: int
+    kind: str
+    actor: str
+    at: datetime
+    after: dict[str, Any]
+
+
+def append(connection: sa.Connection, events: Sequence[Event]) -> None:
+    """Write the next events, in this order. Part of the transaction that changes their entities."""
+    if not events:
+        return
     head = connection.execute(HEAD).one()
-    seq = head.seq + 1
-    body = body_of(seq=seq, entity=entity, version=version, kind=kind, actor=actor, at=at, after=after)
-    hashed = link(head.hash, body)
-    row = {"seq": seq, "entity": entity, "version": version, "kind": kind, "actor": actor, "at": at}
-    connection.execute(APPEND, row | {"body": body, "hash": hashed})
+    seq, hashed, rows = head.seq, head.hash, []
+    for one in events:
+        seq += 1
+        own = {item.name: getattr(one, item.name) for item in fields(Event) if item.name != "after"}
+        body = body_of(seq=seq, after=one.after, **own)
+        hashed = link(hashed, body)
+        rows.append(own | {"seq": seq, "body": body, "hash": hashed})
+    connection.execute(APPEND, rows)
     connection.execute(SET_HEAD, {"seq": seq, "hash": hashed})

@@ -200,7 +200,9 @@ def _with_driver(url: str) -> str:
 def _create(url: sa.URL, sqlite: bool) -> sa.Engine:
     if not sqlite:
         waits = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={3 * BUSY_SECONDS}s"
-        arguments = {"connect_timeout": BUSY_SECONDS, "options": waits}
+        # A server that vanished without a word: what was sent to it must be heard of, and so must a silent wait.
+        silence = {"tcp_user_timeout": 1000 * BUSY_SECONDS, "keepalives_idle": BUSY_SECONDS, "keepalives_interval": 5}
+        arguments = {"connect_timeout": BUSY_SECONDS, "options": waits, "keepalives_count": 3, **silence}
         return sa.create_engine(url, pool_pre_ping=True, connect_args=arguments)
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 

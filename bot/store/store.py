@@ -109,7 +109,14 @@ class Store:
 
     async def write(self, act: Callable[[Writing], T]) -> T:
         """One transaction: all that `act` does is committed when this returns, or nothing if it raises."""
-        return await self.database.write(lambda connection: act(Writing(connection, self._now(connection))))
+
+        def unit(connection: sa.Connection) -> T:
+            writing = Writing(connection, self._now(connection))
+            result = act(writing)
+            writing.seal()
+            return result
+
+        return await self.database.write(unit)
 
     def _now(self, connection: sa.Connection) -> datetime:
         if self._clock is not None or self.database.sqlite:

@@ -1,7 +1,7 @@
 """The store's writing side: one transaction, whose `move` is the only way that a proposal or job changes.
 
-`move` compares and swaps: it changes the row only if it still stands as the caller read it, and writes the chained
-event in the same transaction; whoever lost a race gets `Conflict` and decides again from fresh rows. Statements that
+`move` compares and swaps: it changes the row only if it still stands as the caller read it, and its chained event is
+written in the same transaction; whoever lost a race gets `Conflict` and decides again from fresh rows. Statements that
 every decision takes are built once, at the top: building one costs several times what running it does.
 """
 
@@ -57,6 +57,7 @@ class Writing:
     def __init__(self, connection: sa.Connection, now: datetime) -> None:
         self.connection = connection
         self.now = now
+        self._events: list[chain.Event] = []
 
     def next_number(self, team: str) -> int:
         """The next proposal's number in this workspace."""
@@ -74,15 +75,14 @@ class Writing:
             assert before is None or isinstance(before, Job)
             self._move_job(before, after)
             entity, snapshot = f"job:{after.name}", records.job_snapshot(after)
-        chain.append(
-            self.connection,
-            entity=entity,
-            version=after.version,
-            kind=kind,
-            actor=actor,
-            at=self.now,
-            after=snapshot,
+        self._events.append(
+            chain.Event(entity=entity, version=after.version, kind=kind, actor=actor, at=self.now, after=snapshot)
         )
+
+    def seal(self) -> None:
+        """Write the events of all that moved: the last act of every transaction."""
+        chain.append(self.connection, self._events)
+        self._events = []
 
     def _move_proposal(self, before: Proposal | None, after: Proposal) -> None:
         if before is None:

@@ -28,8 +28,8 @@ PEOPLE = ("rae", "sam", "ann", "bob", "cleo")
 people = st.sampled_from(PEOPLE)
 faults = st.lists(st.sampled_from(("down", "lost_reply")), max_size=2)
 which = st.integers(0, 5)
-"""Which of the proposals that could be meant. Always drawn from the same range, never from what is there: who wins a race
-is up to the threads, and hypothesis wants to find the same choices when it tries the same steps again."""
+"""Which of the proposals that could be meant. Always drawn from the same range, never from what is there: who wins a
+race is up to the threads, and hypothesis wants to find the same choices when it tries the same steps again."""
 
 
 class ApprovalLife(RuleBasedStateMachine):
