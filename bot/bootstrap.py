@@ -195,6 +195,7 @@ def cluster_engine(settings: Settings) -> KubernetesEngine:
             ephemeral_storage=f"{settings.cluster_storage_gib}Gi",
             gpu_product=settings.gpu_product,
             data_claim=settings.data_claim,
+            output_claim=settings.output_claim,
             ttl_seconds=settings.cluster_keep_hours * 3600,
             queue=settings.queue,
             tracking_uri=settings.tracking_uri,

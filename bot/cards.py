@@ -5,6 +5,7 @@ The same card goes from pending over running to done. Surfaces render it (`bot.c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -32,6 +33,7 @@ class Card:
     job: Job | None = None
     ahead: int = 0  # jobs queued before it
     trouble: str = ""  # why its next step failed, if it did
+    remedy: Mapping[str, int | str] = field(default_factory=dict)  # parameters to try, if it failed and some may help
     progress: Progress = field(default_factory=Progress)
     actual: Actual | None = None
 
@@ -67,6 +69,7 @@ class Cards:
             job=detail.job if detail else None,
             ahead=await self._ahead(detail.job) if detail else 0,
             trouble=detail.trouble if detail else "",
+            remedy=detail.remedy if detail else {},
             progress=await self._store.progress(proposal.id) if detail else Progress(),
             actual=actual(detail.job.intervals, now) if detail and detail.job.intervals else None,
         )

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Conflict, Refused, Unavailable
-from bot.core.job import Act, Job, JobPhase, Step, next_step
+from bot.core.job import Act, Job, JobPhase, Step, next_step, remedy
 from bot.core.policy import check_start
 from bot.core.proposal import Proposal
 from bot.outbox import CLOSE_RUN, Notifier, Outbox, Runs, backoff
@@ -303,9 +303,11 @@ class Reconciler:
         """Close the books: phase, reason, metrics, intervals; people hear it if and only if this commits."""
         assert step.phase is not None
         intervals = job.intervals
+        proposal = await self._proposal(job)
         if observed.attempts and observed.uid == job.uid and job.phase is not JobPhase.QUEUED:
-            intervals = _intervals(job, observed, await self._proposal(job))
+            intervals = _intervals(job, observed, proposal)
         phase = step.phase
+        helps = remedy(job, proposal.offer.spec, observed) if phase is not JobPhase.SUCCEEDED else {}
         crash("finish.before_commit")
 
         def commit(writing: Writing) -> None:
@@ -318,6 +320,8 @@ class Reconciler:
             )
             writing.save_progress(job, observed.progress)
             writing.move(job, after, kind=phase.value, actor=job.cancel_by or "signalbox")
+            if helps:
+                writing.save_remedy(job, helps)
             writing.tell(job.team, job.channel, "finished", job.proposal_id, "signalbox")
             if job.run_id:
                 writing.tell(job.team, job.channel, CLOSE_RUN, job.proposal_id, "signalbox")

@@ -137,6 +137,11 @@ class Settings(BaseSettings):
         alias="SIGNALBOX_DATA_CLAIM",
         description="PersistentVolumeClaim of data sets, mounted at /data; default an empty folder",
     )
+    output_claim: str | None = Field(
+        default=None,
+        alias="SIGNALBOX_OUTPUT_CLAIM",
+        description="PersistentVolumeClaim of checkpoints, mounted at /output; default they are lost with their pod",
+    )
     queue: str | None = Field(
         default=None,
         alias="SIGNALBOX_QUEUE",

@@ -21,7 +21,12 @@ SHARE = {"accuracy"}  # metrics shown as a percentage
 
 def parameters(spec: TrainingSpec) -> str:
     """Every parameter, as one line."""
-    return ", ".join(f"{name} {value(given)}" for name, given in spec.canonical().items() if name != "recipe")
+    return assigned({name: given for name, given in spec.canonical().items() if name != "recipe"})
+
+
+def assigned(values: Mapping[str, object]) -> str:
+    """`epochs 3, lr 0.001`."""
+    return ", ".join(f"{name} {value(given)}" for name, given in values.items())
 
 
 def value(given: object) -> str:
@@ -179,7 +184,8 @@ def _job_standing(card: Card, job: Job) -> str:
         case JobPhase.SUCCEEDED:
             return "succeeded"
         case _:
-            return f"{job.phase}: {job.reason}"
+            helps = f" Ask for it again with {assigned(card.remedy)}." if card.remedy else ""
+            return f"{job.phase}: {job.reason}{helps}"
 
 
 def spend_lines(of: Spend, left: Budget) -> list[str]:

@@ -23,6 +23,9 @@ _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 Source = Annotated[str, StringConstraints(max_length=200, pattern=rf"^{_PART}(/{_PART})*$")]
 
 
+JobName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+
+
 class SpecError(ValueError):
     """A request that no recipe can take. The message is one sentence for a person, with the nearest allowed value."""
 
@@ -43,18 +46,21 @@ class TrainingSpec(BaseModel):
     lr: float = Field(default=1e-3, ge=1e-6, le=1.0, description="peak learning rate")
     batch_size: int = Field(default=64, ge=1, le=4096, description="examples a step")
     gpus: int = Field(default=0, ge=0, le=1, description="GPUs; 0 trains on CPU cores")
+    memory_gib: int | None = Field(default=None, ge=1, le=2048, description="GiB of memory; its usual if left out")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="of weights, data order and split")
+    resume_from: JobName | None = Field(default=None, description="the job that left the checkpoint to go on from")
     max_runtime_minutes: int = Field(default=60, ge=1, le=2880, description="the job is stopped after this long")
 
     def canonical(self) -> dict[str, Any]:
-        """JSON-ready dictionary of every parameter, defaults included."""
-        return self.model_dump(mode="json")
+        """JSON-ready dictionary of every parameter, defaults included, without what is left to the engine."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def argv(self) -> list[str]:
         """The trainer's arguments, without interpreter, module and folders (an engine adds those)."""
         return [
             *("--epochs", str(self.epochs), "--lr", repr(self.lr), "--batch-size", str(self.batch_size)),
             *("--seed", str(self.seed), "--device", "cuda" if self.gpus else "cpu"),
+            *(["--resume"] if self.resume_from else []),
         ]
 
 
@@ -123,6 +129,8 @@ PARAMETER_ALIASES = {
     "gpu": "gpus",
     "max_runtime": "max_runtime_minutes",
     "max_minutes": "max_runtime_minutes",
+    "memory": "memory_gib",
+    "ram": "memory_gib",
     "model_name": "model",
     "data": "dataset",
 }
@@ -198,13 +206,18 @@ def _parameter(kind: type[TrainingSpec], name: str) -> str:
     raise SpecError(f"The recipe {title} has no parameter {_quoted(name)}; it takes {', '.join(known)}.{hint}")
 
 
+def is_whole(field: FieldInfo) -> bool:
+    """Whether a parameter is a whole number, required or not."""
+    return field.annotation in (int, int | None)
+
+
 def _is_numeric(field: FieldInfo) -> bool:
-    return field.annotation in (int, float)
+    return is_whole(field) or field.annotation is float
 
 
 def _number(text: str) -> object:
-    """A number written by a person: "1,000", ".05", "1e-3", "true" (one GPU); otherwise the text as it is."""
-    cleaned = text.strip()
+    """A number written by a person: "1,000", ".05", "1e-3", "24Gi", "true" (one GPU); otherwise the text as it is."""
+    cleaned = re.sub(r"(?<=\d)\s*(?:gib|gi|gb|g)$", "", text.strip(), flags=re.IGNORECASE)
     if re.fullmatch(r"[+-]?[1-9]\d{0,2}([,_]\d{3})+(\.\d+)?", cleaned):  # "0,001" is not a thousand of anything
         cleaned = cleaned.replace(",", "").replace("_", "")
     if cleaned.lower() in {"true", "yes", "on"}:
@@ -223,16 +236,18 @@ def _sentence(kind: type[TrainingSpec], given: Mapping[str, object], problem: An
     field = kind.model_fields[name]
     value = given.get(name)
     title = kind.model_fields["recipe"].default
+    if name == "resume_from":
+        return f"resume_from for {title} must be the name of a job that has ended; {_quoted(value)} is not."
     if not _is_numeric(field):
         return (
             f"{name} for {title} must be a hub id such as owner/name or a path below the data folder "
             f"(letters, digits, . _ - /, at most 200 characters); {_quoted(value)} is not."
         )
     low, high = bounds(field)
-    whole = "a whole number" if field.annotation is int else "a number"
+    whole = "a whole number" if is_whole(field) else "a number"
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         nearest: float = min(max(value, low if low is not None else value), high if high is not None else value)
-        nearest = round(nearest) if field.annotation is int else nearest
+        nearest = round(nearest) if is_whole(field) else nearest
         return (
             f"{name} for {title} must be {whole} from {_plain(low)} to {_plain(high)}; {_plain(value)} is not, "
             f"the nearest allowed value is {_plain(nearest)}."

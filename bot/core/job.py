@@ -15,6 +15,7 @@ from typing import Any
 from tools.cost import Interval
 from tools.engines.base import Observation, Standing, StopReason
 from tools.progress import ExitCode
+from tools.spec import TrainingSpec
 
 
 class JobPhase(StrEnum):
@@ -206,6 +207,15 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def remedy(job: Job, spec: TrainingSpec, observed: Observation) -> dict[str, int | str]:
+    """Parameters to try after a training that did not reach its end; empty where nothing is known to help."""
+    if observed.exit_code == ExitCode.OUT_OF_MEMORY:
+        return {**observed.remedy} or ({"batch_size": spec.batch_size // 2} if spec.batch_size > 1 else {})
+    if not observed.resumable or observed.exit_code in (ExitCode.OK, ExitCode.BAD_INPUT):
+        return {}
+    return {"resume_from": spec.resume_from or job.name}
 
 
 def _cancelled(job: Job) -> Step:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bot import wording
 from bot.cards import Card
 from bot.core.job import Job, JobPhase
 from bot.core.proposal import Proposal, ProposalState
@@ -18,7 +19,7 @@ from bot.slack.elements import Block, context, header, pairs, person, plain, quo
 from bot.slack.text import code, named, shortened
 
 APPROVE, REJECT, EDIT, DETAILS = "sb_approve", "sb_reject", "sb_edit", "sb_details"
-CANCEL, RERUN, COMPARE = "sb_cancel", "sb_rerun", "sb_compare"
+CANCEL, RETRY, RERUN, COMPARE = "sb_cancel", "sb_retry", "sb_rerun", "sb_compare"
 EVENT_TYPE = "signalbox_card"
 
 PROMPT_SHOWN = 600  # characters of the requester's words; all of them are in the details
@@ -90,7 +91,7 @@ def _standing(card: Card) -> list[Block]:
         blocks.append(quote([span("Reason:")], proposal.reason, REASON_SHOWN))
     if job is not None and job.phase is JobPhase.FAILED:
         blocks.append(quote([span("Reason:")], job.reason or "It gave none.", REASON_SHOWN))
-        blocks.append(section(f"*Next* {said.NEXT_AFTER_FAILURE}"))
+        blocks.append(section(f"*Next* {said.next_after_failure(card)}"))
     if job is not None and job.open and card.trouble:
         blocks.append(quote([span("Trouble with its next step, which is tried again:")], card.trouble, REASON_SHOWN))
     return blocks
@@ -121,7 +122,7 @@ def _buttons(card: Card) -> list[Block]:
     """What can be pressed now, beside the details, which can always be read."""
     proposal, job = card.proposal, card.job
     if job is not None:
-        return _job_buttons(proposal, job)
+        return _job_buttons(card, job)
     if proposal.state is not ProposalState.PENDING or card.now >= proposal.expires_at:
         return []
     return [
@@ -131,13 +132,16 @@ def _buttons(card: Card) -> list[Block]:
     ]
 
 
-def _job_buttons(proposal: Proposal, job: Job) -> list[Block]:
+def _job_buttons(card: Card, job: Job) -> list[Block]:
+    proposal = card.proposal
     if job.open:
         if job.cancel_by:
             return []
         return [button("Cancel", CANCEL, proposal, style="danger", confirm=_sure(job))]
-    again = button("Rerun with changes", RERUN, proposal)
-    return [again, button("Compare", COMPARE, proposal)] if job.metrics else [again]
+    words = "Resume" if "resume_from" in card.remedy else f"Retry with {wording.assigned(card.remedy)}"
+    retry = [button(words, RETRY, proposal, style="primary")] if card.remedy else []
+    compare = [button("Compare", COMPARE, proposal)] if job.metrics else []
+    return [*retry, button("Rerun with changes", RERUN, proposal), *compare]
 
 
 def _sure(job: Job) -> Block:

@@ -92,6 +92,7 @@ class Hands:
             blocks.RERUN: self._open(modals.rerun),
             blocks.DETAILS: self._open(modals.details),
             blocks.CANCEL: self._cancel,
+            blocks.RETRY: self._retry,
         }.items():
             app.action(action)(self._pressed(handler))
         app.action(blocks.COMPARE)(self._asked(self._compare))
@@ -174,6 +175,14 @@ class Hands:
         proposal = await self._found(press.proposal_id, press.hand.channel)
         await self._deciding.cancel(press.hand, proposal.number)
 
+    async def _retry(self, press: Press) -> None:
+        """The same with what may help it, as a new proposal of whoever presses first."""
+        proposal = await self._found(press.proposal_id, press.hand.channel)
+        card = await self._cards.card(proposal.id)
+        if not card.remedy:
+            raise Refused("Nothing is known to help this training; press Rerun with changes instead.")
+        await self._propose_again(press.hand, proposal, card.remedy, f"retry:{proposal.id}")
+
     async def _compare(self, press: Press) -> None:
         proposal = await self._found(press.proposal_id, press.hand.channel)
         caller = _caller(proposal, press.hand)
@@ -236,7 +245,12 @@ class Hands:
     async def _rerun(self, form: Form, view: Payload) -> None:
         """The same with changes, as a new proposal of whoever asks; the same form sent twice is one."""
         changes = modals.changes_of(view, form.proposal.offer.spec)
-        parameters: dict[str, object] = form.proposal.offer.spec.canonical()
+        await self._propose_again(form.hand, form.proposal, changes, f"view:{view['id']}")
+
+    async def _propose_again(
+        self, hand: Hand, proposal: Proposal, changes: Mapping[str, object], event_id: str
+    ) -> None:
+        parameters: dict[str, object] = proposal.offer.spec.canonical()
         recipe = str(parameters.pop("recipe"))
         try:
             spec = parse_spec(recipe, {**parameters, **changes})
@@ -244,11 +258,11 @@ class Hands:
             raise Refused(str(error)) from error
         asked = Asked(
             team=self._team,
-            channel=form.proposal.channel,
-            thread=form.proposal.thread,
-            requester=form.hand.user,
-            prompt=f"again as proposal {form.proposal.number}, with changes",
-            event_id=f"view:{view['id']}",
+            channel=proposal.channel,
+            thread=proposal.thread,
+            requester=hand.user,
+            prompt=f"again as proposal {proposal.number}, with changes",
+            event_id=event_id,
         )
         await self._proposing.propose(asked, spec)
 

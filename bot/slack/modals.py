@@ -18,7 +18,7 @@ from bot.slack import limits
 from bot.slack.blocks import value
 from bot.slack.elements import Block, context, plain, preformatted, quote, section, span
 from bot.slack.text import clean, code
-from tools.spec import SpecError, TrainingSpec, bounds, parse_spec
+from tools.spec import SpecError, TrainingSpec, bounds, is_whole, parse_spec
 
 REJECT_VIEW, EDIT_VIEW, RERUN_VIEW, DETAILS_VIEW = "sb_reject_form", "sb_edit_form", "sb_rerun_form", "sb_details_form"
 PREVIOUS_PAGE, NEXT_PAGE = "sb_page_previous", "sb_page_next"
@@ -163,7 +163,7 @@ def _input(spec: TrainingSpec, name: str, given: object) -> Block:
     low, high = bounds(field)
     allowed = "" if low is None or high is None else f" From {low:,.10g} to {high:,.10g}."
     element: Block = {"action_id": name, "initial_value": _written(given)}
-    if field.annotation is int:
+    if is_whole(field):
         element |= {"type": "number_input", "is_decimal_allowed": False}
     else:  # a learning rate is written as 3e-4, which a number input does not take
         element |= {"type": "plain_text_input", "max_length": TEXT_LIMIT}

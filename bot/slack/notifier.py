@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,13 +19,15 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.cards import Card, Cards
 from bot.core.errors import Unavailable
-from bot.core.job import Job
+from bot.core.job import Job, JobPhase
 from bot.core.proposal import Proposal
 from bot.policies import Policies
 from bot.slack import blocks, charts, notices
 from bot.slack.connection import NO_ANSWER
+from bot.slack.text import fenced
 from bot.store.store import Store
 from bot.store.writing import Notice
+from tools.engines.base import EngineRefused, EngineUnavailable
 from tools.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ SERVER_ERROR = 500
 REFUSED = frozenset({"invalid_blocks", "msg_too_long", "msg_blocks_too_long"})  # as blocks; as text it may pass
 LOOK_BACK = 200  # messages of a thread looked through for a card that was posted before a crash
 AGAIN_SECONDS = (0.5, 2.0, 5.0)  # between tries of one post whose answer was lost, within its lease
+LOG_LINES = 20000  # of a log's file, from its end
+TAIL_LINES, LINE_SHOWN = 15, 160  # lines of it, and characters of each, in the thread of a training that failed
 GONE = frozenset({"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "thread_not_found"})
 
 
@@ -51,6 +55,12 @@ class CurveFile(Protocol):
     async def __call__(self, name: str, progress: Progress) -> Path | None: ...
 
 
+class LogLines(Protocol):
+    """The last lines of a job's log that are for people, oldest first; an engine's own errors."""
+
+    async def __call__(self, name: str, lines: int) -> Sequence[str]: ...
+
+
 class SlackNotifier:
     def __init__(
         self,
@@ -61,6 +71,7 @@ class SlackNotifier:
         client: AsyncWebClient,
         team: str,
         curve: CurveFile,
+        log_lines: LogLines,
         digest: DigestText,
     ) -> None:
         self._store = store
@@ -69,6 +80,7 @@ class SlackNotifier:
         self._client = client
         self._team = team
         self._curve = curve
+        self._log_lines = log_lines
         self._digest = digest
         self._edited: dict[str, float] = {}  # proposal → when its card was last edited for progress
         self._files = True  # until this Slack says that it takes none
@@ -87,8 +99,9 @@ class SlackNotifier:
         policy = await self._policies.of(card.proposal.team, card.proposal.channel)
         for told in notices.of(notice.kind, notice.actor, card, policy):
             await self._tell(card.proposal, told)
-        if notice.kind == "finished":
-            await self._upload_curve(card)
+        if notice.kind == "finished" and card.job is not None:
+            await self._show_log(card.proposal, card.job)
+            await self._show_curve(card.proposal, card.job, card.progress)
 
     async def progress(self, job: Job, progress: Progress) -> None:
         """Edit the card, not more often than Slack allows; the newest state is what it shows."""
@@ -175,26 +188,40 @@ class SlackNotifier:
             where = {"channel": (await self._client.conversations_open(users=told.person))["channel"]["id"]}
         await _written(self._client.chat_postMessage, **where, **told.message(), unfurl_links=False)
 
-    async def _upload_curve(self, card: Card) -> None:
-        if card.job is None or not self._files:
+    async def _show_log(self, proposal: Proposal, job: Job) -> None:
+        """Its tail in the thread where it failed, all of it as a file. The engine may not have it any more."""
+        try:
+            lines = await self._log_lines(job.name, LOG_LINES)
+        except (EngineUnavailable, EngineRefused) as error:
+            log.warning("no log of %s was shown: %s", job.name, error)
+            return
+        if lines and job.phase is JobPhase.FAILED:
+            tail = "\n".join(line[:LINE_SHOWN] for line in lines[-TAIL_LINES:])
+            await self._tell(proposal, notices.Told(text=f"The end of its log:\n{fenced(tail)}"))
+        if lines:
+            text = "\n".join(lines) + "\n"
+            await self._upload(proposal, f"Log of {job.name}", content=text, filename=f"{job.name}.log")
+
+    async def _show_curve(self, proposal: Proposal, job: Job, progress: Progress) -> None:
+        path = await self._curve(job.name, progress) if self._files else None
+        if path is not None:
+            await self._upload(proposal, f"Learning curve of {job.name}", file=str(path), filename=path.name)
+
+    async def _upload(self, proposal: Proposal, title: str, **file: Any) -> None:
+        """A file into the thread. One that cannot be shown must not keep the end back."""
+        if not self._files:
             return
         try:
-            path = await self._curve(card.job.name, card.progress)
-            if path is not None:
-                async with asyncio.timeout(LEASE_SECONDS):
-                    await self._client.files_upload_v2(
-                        channel=card.proposal.channel,
-                        thread_ts=_thread(card.proposal),
-                        file=str(path),
-                        filename=path.name,
-                        title=f"Learning curve of {card.job.name}",
-                    )
-        except Exception as error:  # a picture that cannot be shown must not keep the end back
+            async with asyncio.timeout(LEASE_SECONDS):
+                await self._client.files_upload_v2(
+                    channel=proposal.channel, thread_ts=_thread(proposal), title=title, **file
+                )
+        except Exception as error:
             reason: object = error
             if isinstance(error, SlackApiError):
                 reason = error.response.get("error") or f"HTTP {error.response.status_code}"
             self._files = reason not in ("unknown_method", "missing_scope", "HTTP 404")
-            log.warning("no learning curve of %s was uploaded: %s", card.job.name, reason)
+            log.warning("“%s” was not uploaded: %s", title, reason)
 
 
 async def _written(write: Callable[..., Awaitable[Any]], **message: Any) -> Any:

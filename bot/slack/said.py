@@ -18,12 +18,18 @@ from tools.progress import Progress
 BAR = 20  # characters
 COMMAND_SHOWN = 400
 PEOPLE_SHOWN = 20
-NEXT_AFTER_FAILURE = "Press *Rerun with changes* to propose it again, or reply in this thread to ask for its log."
 
 
 def title(card: Card) -> str:
     """`Proposal 7 · digits`, or the job's name. Plain text."""
     return card.job.name if card.job else f"Proposal {card.proposal.number} · {card.proposal.offer.spec.recipe}"
+
+
+def next_after_failure(card: Card) -> str:
+    helps = "*Retry* proposes it again with what may help. " if card.remedy else ""
+    if "resume_from" in card.remedy:
+        helps = "*Resume* proposes to go on from its checkpoint. "
+    return f"{helps}*Rerun with changes* proposes it again as you like; the end of its log is in this thread."
 
 
 def state(card: Card) -> str:

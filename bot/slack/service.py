@@ -100,7 +100,11 @@ class _Room:
         shared: Any = {"store": app.store, "cards": app.cards, "client": client, "team": team}
         self.conversation = Conversation(app.store, client, answers, app.wake)
         self.notifier = SlackNotifier(
-            **shared, policies=app.policies, curve=app.curves.of_job, digest=self._digest_message
+            **shared,
+            policies=app.policies,
+            curve=app.curves.of_job,
+            log_lines=app.engine.logs,
+            digest=self._digest_message,
         )
         pages = Pages(
             **shared,

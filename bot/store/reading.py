@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,12 +40,13 @@ CHILDREN = {
 
 @dataclass(frozen=True, kw_only=True)
 class OpenJob:
-    """An open job with what is not state: when to try again, and what went wrong last."""
+    """An open job with what is not state: when to try again, what went wrong last, what may help."""
 
     job: Job
     failures: int
     retry_at: datetime | None
     trouble: str
+    remedy: Mapping[str, int | str]
 
 
 def proposal_here(connection: sa.Connection, team: str, channel: str, which: int | str) -> Proposal:
@@ -80,6 +82,7 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]
             failures=row.failures,
             retry_at=row.retry_at,
             trouble=row.trouble,
+            remedy=json.loads(row.remedy),
         )
         for row in rows
     ]

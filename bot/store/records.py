@@ -96,7 +96,7 @@ def proposal_snapshot(proposal: Proposal) -> dict[str, Any]:
 _JOB_OWN = tuple(
     column.name
     for column in schema.job.columns
-    if column.name not in {"phase", "metrics", "failures", "retry_at", "trouble", "progress"}
+    if column.name not in {"phase", "metrics", "failures", "retry_at", "trouble", "progress", "remedy"}
 )
 
 

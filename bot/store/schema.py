@@ -112,6 +112,7 @@ job = sa.Table(
     sa.Column("retry_at", Instant),
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
     sa.Column("progress", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("remedy", sa.Text, nullable=False, server_default="{}"),  # parameters to try after it failed
     sa.Index("ix_job_phase", "phase"),
     sa.Index("ix_job_finished", "finished_at"),
 )

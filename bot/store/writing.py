@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from bot.core.canonical import canonical_json
 from bot.core.errors import Conflict
 from bot.core.job import Job
 from bot.core.proposal import Proposal, ProposalState
@@ -235,6 +236,12 @@ class Writing:
             .where(table.c.proposal_id == job.proposal_id)
             .values(progress=records.progress_text(progress), failures=0, retry_at=None, trouble="")
         )
+
+    def save_remedy(self, job: Job, remedy: Mapping[str, int | str]) -> None:
+        """What may help it, now that it has failed. Not state: a person decides."""
+        table = schema.job
+        same = table.c.proposal_id == job.proposal_id
+        self.connection.execute(sa.update(table).where(same).values(remedy=canonical_json(dict(remedy))))
 
     def save_trouble(self, job: Job, trouble: str, failures: int, retry_at: datetime) -> None:
         """A step failed for now; it is tried again at `retry_at`."""

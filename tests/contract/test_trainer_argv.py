@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 
-from tools.spec import CATALOGUE, TrainingSpec, bounds, parse_spec
+from tools.engines import local
+from tools.spec import CATALOGUE, SpecError, TrainingSpec, bounds, parse_spec
 
-NOT_ARGUMENTS = {"recipe", "gpus", "max_runtime_minutes"}  # what the engine makes of a spec itself
+NOT_ARGUMENTS = {
+    "recipe",
+    "gpus",
+    "memory_gib",
+    "resume_from",
+    "max_runtime_minutes",
+}  # what the engine makes of a spec itself
 NUMBERS = [
     (recipe, name, limit)
     for recipe, kind in CATALOGUE.items()
@@ -51,6 +58,14 @@ def test_the_bounds_are_those_of_the_spec(
         parsed(parse_spec(recipe, {}), option, str(beyond))
     assert stopped.value.code == 2
     assert option in capsys.readouterr().err
+
+
+def test_a_resumed_training_is_told_so_and_finds_the_checkpoint_where_engines_look() -> None:
+    for recipe in CATALOGUE:
+        assert parsed(parse_spec(recipe, {"resume_from": "digits-1-abc123"})).resume
+    assert importlib.import_module("trainers.run").CHECKPOINT == local.CHECKPOINT
+    with pytest.raises(SpecError, match="the name of a job"):
+        parse_spec("digits", {"resume_from": "../digits"})
 
 
 def test_defaults_are_those_of_the_specs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -90,6 +91,10 @@ async def card(slack: SlackServer, *words: str, seconds: float = 30, channel: st
     return await slack.until(found, seconds, f"a card that says {words}")
 
 
+def suffixes(slack: SlackServer) -> set[str]:
+    return {Path(file.name).suffix for file in slack.home_team.files.values()}
+
+
 async def whole_loop(slack: SlackServer, *, accuracy: str) -> None:
     """Mention → card → own approval refused → approval → training → final card with its curve."""
     requester, approver = slack.user("U1"), slack.user("U2")
@@ -101,7 +106,8 @@ async def whole_loop(slack: SlackServer, *, accuracy: str) -> None:
     await (await approver.click(pending, "sb_approve")).done()
     final = await card(slack, "succeeded", "val_accuracy", accuracy, seconds=90)
     assert final.ts == pending.ts, "one card, edited"
-    await slack.until(lambda: slack.home_team.files, 20, "the learning curve as a picture")
+    shared = {".log", ".png"}
+    await slack.until(lambda: suffixes(slack) == shared, 20, "the log and the learning curve as files")
     await slack.message("C1", containing="succeeded", thread_ts=pending.thread_ts)
 
 
@@ -168,6 +174,46 @@ async def test_a_plain_slack_without_metadata_streams_files_or_assistant(tmp_pat
         assert final.ts == pending.ts
         cards = [one for one in slack.messages("C1") if "sb_details" in one.buttons]
         assert len(cards) == 1 and len(ledger.read_text().splitlines()) == 1
+
+
+async def test_out_of_memory_is_retried_by_one_press_and_another_approval(tmp_path: Path) -> None:
+    program, ledger = install(tmp_path, "large")
+    async with SlackServer(rates=60) as slack, bot(slack, tmp_path, program):
+        requester, approver = slack.user("U1"), slack.user("U2")
+        await requester.mention("C1", "train digits for 2 epochs with batch size 32")
+        await approver.click(await card(slack, "Approvals", "digits"), "sb_approve")
+        failed = await card(slack, "digits-1", "memory did not suffice", "Retry with batch_size 16", seconds=60)
+        tail = await slack.message("C1", containing="The end of its log")
+        assert "9 GiB" in tail.text and "<!channel>" not in tail.text and tail.text.count("```") == 2
+        await slack.until(lambda: ".log" in suffixes(slack), 20, "all of its log")
+        assert len(ledger.read_text().splitlines()) == 1, "nothing runs again by itself"
+
+        await asyncio.gather(requester.click(failed, "sb_retry"), slack.user("U3").click(failed, "sb_retry"))
+        again = await card(slack, "Proposal 2", "Approvals", "batch_size 16")
+        await approver.click(again, "sb_approve")
+        await card(slack, "digits-2", "succeeded", seconds=60)
+        numbers = {one.text for one in slack.messages("C1") if "Proposal 3" in one.text}
+        assert not numbers, "two presses are one proposal"
+
+
+async def test_a_cancelled_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    program, ledger = install(tmp_path, "hang")
+    async with SlackServer(rates=60) as slack, bot(slack, tmp_path, program):
+        requester, approver = slack.user("U1"), slack.user("U2")
+        await requester.mention("C1", "train digits for 2 epochs")
+        await approver.click(await card(slack, "Approvals", "digits"), "sb_approve")
+        running = await card(slack, "digits-1", "epoch 1/2", seconds=60)
+        await requester.click(running, "sb_cancel")
+        cancelled = await card(slack, "digits-1", "Cancelled by", "Resume", seconds=60)
+        name = re.search(r"digits-1-\w+", cancelled.text)
+        assert name is not None
+        await requester.click(cancelled, "sb_retry")
+        again = await card(slack, "Proposal 2", "Approvals", f"resume_from {name[0]}")
+        await approver.click(again, "sb_approve")
+        await card(slack, "digits-2", "succeeded", seconds=60)
+        first, second = ledger.read_text().splitlines()
+        assert "--resume" not in first and "--resume" in second
+        assert second.split("--output-dir ")[1] == first.split("--output-dir ")[1], "the folder of the first"
 
 
 async def test_reject_edit_details_rerun_cancel(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ SAYS = {
     "cancelling": [f"*Being cancelled by* <@{states.RAE}>"],
     "succeeded": ["*Metrics* val_accuracy 97.78%", "(within P90)", "Accuracy by epoch"],
     "succeeded_long_on_gpu": ["Loss by epoch (20 of 60 epochs)", "namespace `training`", "*Image* `registry"],
-    "failed": ["Out of memory", "*Next* Press *Rerun with changes*"],
+    "failed": ["Out of memory", "*Next* *Rerun with changes*"],
     "cancelled": [f"*Cancelled by* <@{states.RAE}>"],
     "hostile_prompt": ["more characters)"],
 }

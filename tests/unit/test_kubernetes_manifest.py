@@ -104,6 +104,26 @@ def test_data_of_a_claim() -> None:
     assert data == {"name": "data", "persistentVolumeClaim": {"claimName": "sets"}}
 
 
+def test_memory_that_was_asked_for() -> None:
+    more = parse_spec("digits", {"memory_gib": 24})
+    assert container(render(more, SETTINGS))["resources"]["limits"]["memory"] == "24576Mi"
+
+
+def test_checkpoints_of_a_claim_are_a_training_s_own_and_resumed_by_its_next_pod() -> None:
+    settings = replace(SETTINGS, output_claim="kept")
+    job = render(SPEC, settings)
+    mounts = {mount["name"]: mount for mount in container(job)["volumeMounts"]}
+    assert pod(job)["volumes"][1] == {"name": "output", "persistentVolumeClaim": {"claimName": "kept"}}
+    assert mounts["output"]["subPathExpr"] == "$(SIGNALBOX_JOB)" and "--resume" in container(job)["args"]
+    (name,) = [one for one in container(job)["env"] if one["name"] == "SIGNALBOX_JOB"]
+    assert "job-name" in name["valueFrom"]["fieldRef"]["fieldPath"]
+
+    later = container(render(parse_spec("digits", {"resume_from": "digits-1-abc"}), settings))
+    assert {"name": "output", "mountPath": "/output", "subPath": "digits-1-abc"} in later["volumeMounts"]
+    assert later["args"].count("--resume") == 1
+    assert "--resume" not in container(render(SPEC, SETTINGS))["args"]
+
+
 def submission(manifest: dict[str, Any]) -> Submission:
     return Submission(
         name="digits-7-c53b6e",

@@ -263,3 +263,15 @@ def test_why_it_waits(of: Raw, pods: list[Raw], events: list[Raw], words: str) -
 def test_the_latest_warning_wins() -> None:
     events = (warning("Pod", "a-0-x", "second", minute=9), warning("Pod", "a-0-x", "first", minute=3))
     assert "second" in seen(job(), waits("ContainerCreating"), events=events).waiting
+
+
+def test_more_memory_is_what_helps_after_its_end_for_memory_and_nothing_else() -> None:
+    assert seen(job(conditions=(FAILED,)), ended(137, reason="OOMKilled")).remedy == {"memory_gib": 12}
+    assert seen(job(conditions=(FAILED,)), ended(137)).remedy == {}
+
+
+def test_what_was_kept_in_a_claim_can_be_resumed() -> None:
+    kept = job(conditions=(LATE,))
+    kept["spec"]["template"]["spec"]["volumes"] = [{"name": "output", "persistentVolumeClaim": {"claimName": "kept"}}]
+    assert seen(kept, ended(4)).resumable and not seen(kept).resumable
+    assert not seen(job(conditions=(LATE,)), ended(4)).resumable

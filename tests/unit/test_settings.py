@@ -37,6 +37,7 @@ DEFAULTS = {
     "SIGNALBOX_IMAGE_GPU": "signalbox-trainer:cuda",
     "SIGNALBOX_IMAGE_PULL_POLICY": "IfNotPresent",
     "SIGNALBOX_DATA_CLAIM": None,
+    "SIGNALBOX_OUTPUT_CLAIM": None,
     "SIGNALBOX_QUEUE": None,
     "SIGNALBOX_GPU_PRODUCT": None,
     "SIGNALBOX_CLUSTER_CPU_CORES": "4",

@@ -169,6 +169,7 @@ async def scene(api_url: str, tmp_path: Path) -> AsyncIterator[Scene]:
             client=client,
             team=team,
             curve=curve_of,
+            log_lines=world.engine.logs,
             digest=digest,
         )
         bot.reconciler = Reconciler(bot.store, world.engine, world.runs, bot.pricing, policies, notifier)

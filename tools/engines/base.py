@@ -70,6 +70,8 @@ class Observation:
     stopped: StopReason | None = None
     progress: Progress = field(default_factory=Progress)
     waiting: str = ""  # one sentence why it does not start, or does not get on
+    remedy: Mapping[str, int] = field(default_factory=dict)  # parameters that would have let it live
+    resumable: bool = False  # it left a checkpoint that another training may go on from
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ from tools.engines.supervisor import birth, passed, sync_folder, write_whole
 from tools.progress import PREFIX, Progress, parse_lines
 from tools.spec import TrainingSpec
 
+CHECKPOINT = "checkpoint.pt"  # as every trainer names it, in its output folder
 CLAIM_SECONDS = 10.0  # for a supervisor to claim its start
 FREE_BYTES = 200 * 2**20  # below it not even a checkpoint fits
 LINE_LIMIT = 8192  # bytes; longer lines are no progress of ours
@@ -105,11 +106,15 @@ class LocalEngine:
             raise EngineRefused(
                 f"This machine has {has}, and {spec.recipe} asks for {spec.gpus}. Ask for it on CPU cores: no gpu."
             )
+        if spec.memory_gib is not None:
+            raise EngineRefused("A training on this machine shares its memory with everything else: no memory_gib.")
         if shutil.which(self._python) is None:
             raise EngineRefused(
                 f"The trainers' interpreter {self._python} is not there. Run `make setup`, "
                 "or set SIGNALBOX_TRAINER_PYTHON."
             )
+        if spec.resume_from and not self._checkpoint(spec.resume_from).exists():
+            raise EngineRefused(f"{spec.resume_from} has left no checkpoint here. Train from the beginning instead.")
         await asyncio.to_thread(self._require_room)
 
     def _require_room(self) -> None:
@@ -141,7 +146,11 @@ class LocalEngine:
             "resources": self.resources(spec).document(),
             "max_runtime_seconds": spec.max_runtime_minutes * 60,
             "grace_seconds": self._grace_seconds,
+            **({"resume_from": spec.resume_from} if spec.resume_from else {}),
         }
+
+    def _checkpoint(self, name: str) -> Path:
+        return self._folder(name) / "output" / CHECKPOINT
 
     async def free_slots(self) -> int:
         """What `max_jobs` leaves beside the trainings that hold this machine now."""
@@ -271,6 +280,7 @@ class LocalEngine:
                 exit_code=ended["exit_code"],
                 stopped=StopReason(ended["stopped"]) if ended["stopped"] else None,
                 progress=replace(progress, error=progress.error or ended["message"]),
+                resumable=self._checkpoint(job["manifest"].get("resume_from", name)).exists(),
             )
         if alive:
             return replace(

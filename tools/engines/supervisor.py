@@ -155,7 +155,7 @@ def _start(job: dict[str, Any], folder: Path, log: Any) -> subprocess.Popen[byte
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": manifest["source"],
     }
-    output = folder / "output"
+    output = folder.parent / manifest.get("resume_from", folder.name) / "output"
     output.mkdir(exist_ok=True)
     return subprocess.Popen(
         [*manifest["command"], "--output-dir", str(output)],

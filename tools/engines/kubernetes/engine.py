@@ -83,7 +83,7 @@ class KubernetesEngine:
             cpu_cores=self._settings.cpu_cores,
             gpus=spec.gpus,
             gpu_product=self._settings.gpu_product if spec.gpus else None,
-            memory_gib=self._settings.memory_gib,
+            memory_gib=manifest.memory_gib(spec, self._settings),
         )
 
     def render(self, spec: TrainingSpec) -> dict[str, Any]:

@@ -29,6 +29,7 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 MAX_EXEC = "kueue.x-k8s.io/max-exec-time-seconds"  # activeDeadlineSeconds starts anew whenever Kueue resumes a Job
 
 CONTAINER = "trainer"
+OWN_NAME = "SIGNALBOX_JOB"
 USER = 10001
 GRACE_SHARE = 10  # a tenth of the runtime, at most, is kept for the checkpoint of a training that is stopped
 NEVER_WORK = (ExitCode.BAD_INPUT, ExitCode.OUT_OF_MEMORY)  # another try would end the same way
@@ -50,15 +51,12 @@ class ClusterSettings:
     gpu_product: str | None = None  # as the node label nvidia.com/gpu.product has it
     gpu_resource: str = "nvidia.com/gpu"
     data_claim: str | None = None  # the PersistentVolumeClaim at /data; without it an empty folder
+    output_claim: str | None = None  # of checkpoints, a folder a training; without it they are lost with their pod
     ttl_seconds: int = 86400  # that an ended Job stays to be read
     grace_seconds: int = 120  # from SIGTERM to SIGKILL
     queue: str | None = None  # Kueue's LocalQueue
     service_account: str = "signalbox-trainer"
     tracking_uri: str = ""  # where trainings log; it must be reached from the pods
-
-    @property
-    def memory(self) -> str:
-        return f"{int(self.memory_gib * 1024)}Mi"
 
     @property
     def cpu(self) -> str:
@@ -95,6 +93,11 @@ def render(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
             },
         },
     }
+
+
+def memory_gib(spec: TrainingSpec, settings: ClusterSettings) -> Decimal:
+    """What the pod gets: as asked for, else the cluster's usual."""
+    return settings.memory_gib if spec.memory_gib is None else Decimal(spec.memory_gib)
 
 
 def document(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
@@ -171,8 +174,8 @@ def _container(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
         "image": settings.image_gpu if spec.gpus else settings.image_cpu,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python", "-m", spec.module],
-        "args": [*spec.argv(), "--data-dir", "/data", "--output-dir", "/output"],
-        "env": _variables(_environment(spec, settings)),
+        "args": [*spec.argv(), *_resume(spec, settings), "--data-dir", "/data", "--output-dir", "/output"],
+        "env": [*_variables(_environment(spec, settings)), *_own_name(settings)],
         "resources": _resources(spec, settings),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -184,11 +187,28 @@ def _container(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "data", "mountPath": "/data"},
-            {"name": "output", "mountPath": "/output"},
+            {"name": "output", "mountPath": "/output", **_own_folder(spec, settings)},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
         ],
     }
+
+
+def _resume(spec: TrainingSpec, settings: ClusterSettings) -> list[str]:
+    """Where checkpoints outlive a pod, the next pod of a lost node's training goes on from the last."""
+    return ["--resume"] if settings.output_claim and not spec.resume_from else []
+
+
+def _own_name(settings: ClusterSettings) -> list[dict[str, Any]]:
+    """What is approved knows no name; the pod learns it from the label that its Job's controller gives it."""
+    label = {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}
+    return [{"name": OWN_NAME, "valueFrom": {"fieldRef": label}}] if settings.output_claim else []
+
+
+def _own_folder(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]:
+    if not settings.output_claim:
+        return {}
+    return {"subPath": spec.resume_from} if spec.resume_from else {"subPathExpr": f"$({OWN_NAME})"}
 
 
 def _environment(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]:
@@ -217,7 +237,8 @@ def _variables(values: dict[str, str]) -> list[dict[str, str]]:
 
 def _resources(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, dict[str, str]]:
     """Requests are limits: what is charged is what there is, and nobody is evicted for a neighbour's appetite."""
-    held = {"cpu": settings.cpu, "memory": settings.memory, "ephemeral-storage": settings.ephemeral_storage}
+    memory = f"{int(memory_gib(spec, settings) * 1024)}Mi"
+    held = {"cpu": settings.cpu, "memory": memory, "ephemeral-storage": settings.ephemeral_storage}
     if spec.gpus:
         held[settings.gpu_resource] = str(spec.gpus)
     return {"requests": dict(held), "limits": dict(held)}
@@ -225,12 +246,14 @@ def _resources(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, dict[
 
 def _volumes(settings: ClusterSettings) -> list[dict[str, Any]]:
     """The default /dev/shm of 64 MB breaks data loaders of several processes; the root is read-only."""
-    data: dict[str, Any] = {"name": "data", "emptyDir": {"sizeLimit": settings.ephemeral_storage}}
-    if settings.data_claim:
-        data = {"name": "data", "persistentVolumeClaim": {"claimName": settings.data_claim}}
+    empty = {"emptyDir": {"sizeLimit": settings.ephemeral_storage}}
+
+    def claimed(claim: str | None) -> dict[str, Any]:
+        return {"persistentVolumeClaim": {"claimName": claim}} if claim else empty
+
     return [
-        data,
-        {"name": "output", "emptyDir": {"sizeLimit": settings.ephemeral_storage}},
-        {"name": "tmp", "emptyDir": {"sizeLimit": settings.ephemeral_storage}},
+        {"name": "data", **claimed(settings.data_claim)},
+        {"name": "output", **claimed(settings.output_claim)},
+        {"name": "tmp", **empty},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},
     ]

@@ -12,6 +12,8 @@ from tools.engines.kubernetes.connection import Connection, Problem
 from tools.engines.kubernetes.manifest import ClusterSettings
 from tools.spec import TrainingSpec
 
+OUTPUT_CLAIM = "SIGNALBOX_OUTPUT_CLAIM"
+
 
 async def checked(spec: TrainingSpec, settings: ClusterSettings, connection: Connection) -> None:
     """Raises `EngineRefused` with the next step."""
@@ -21,8 +23,14 @@ async def checked(spec: TrainingSpec, settings: ClusterSettings, connection: Con
             "server that the cluster reaches."
         )
     await _namespace(settings, connection)
-    if settings.data_claim:
-        await _claim(settings, connection)
+    for claim, setting in ((settings.data_claim, "SIGNALBOX_DATA_CLAIM"), (settings.output_claim, OUTPUT_CLAIM)):
+        if claim:
+            await _claim(claim, setting, settings, connection)
+    if spec.resume_from and not settings.output_claim:
+        raise EngineRefused(
+            f"No checkpoint of {spec.resume_from} was kept. Set {OUTPUT_CLAIM} to a PersistentVolumeClaim; "
+            "train from the beginning instead."
+        )
     if settings.queue:
         await _queue(settings, connection)
     if spec.gpus:
@@ -39,12 +47,12 @@ async def _namespace(settings: ClusterSettings, connection: Connection) -> None:
         )
 
 
-async def _claim(settings: ClusterSettings, connection: Connection) -> None:
-    path = f"/api/v1/namespaces/{settings.namespace}/persistentvolumeclaims/{settings.data_claim}"
+async def _claim(claim: str, setting: str, settings: ClusterSettings, connection: Connection) -> None:
+    path = f"/api/v1/namespaces/{settings.namespace}/persistentvolumeclaims/{claim}"
     if await _read(connection, path) is False:
         raise EngineRefused(
-            f"There is no PersistentVolumeClaim {settings.data_claim} in the namespace {settings.namespace}. "
-            "Make it, or set SIGNALBOX_DATA_CLAIM."
+            f"There is no PersistentVolumeClaim {claim} in the namespace {settings.namespace}. "
+            f"Make it, or set {setting}."
         )
 
 

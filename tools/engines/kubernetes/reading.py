@@ -6,6 +6,8 @@ held while the image is pulled) and ends with its last container. A pod that was
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -165,6 +167,8 @@ def _ended(seen: Observation, job: Raw, held: Sequence[_Held]) -> Observation:
     said = seen.progress.error or error
     return replace(
         seen,
+        remedy=_more_memory(held, job),
+        resumable=bool(held) and _keeps_output(job),
         exit_code=code,
         stopped=stopped,
         progress=replace(seen.progress, error=said) if code != 0 else seen.progress,
@@ -183,6 +187,18 @@ def _exit(held: Sequence[_Held], job: Raw) -> tuple[int | None, str | None]:
     return None, None
 
 
+def _keeps_output(job: Raw) -> bool:
+    volumes = job["spec"]["template"]["spec"].get("volumes") or ()
+    return any(one.get("name") == "output" and "persistentVolumeClaim" in one for one in volumes)
+
+
+def _more_memory(held: Sequence[_Held], job: Raw) -> dict[str, int]:
+    """Half as much again, where the kernel ended the newest container for its memory."""
+    killed = bool(held) and any(state.get("reason") == "OOMKilled" for state in _trainer(held[-1].pod))
+    limit = re.fullmatch(r"(\d+)Mi", str(_limits(job).get("memory", "")))  # as the manifest writes it
+    return {"memory_gib": math.ceil(int(limit[1]) * 1.5 / 1024)} if killed and limit else {}
+
+
 def _trainer(pod: Raw) -> list[Raw]:
     """The trainer's terminated state; of any container's if it is not named so."""
     mine = [one for one in _containers(pod) if one.get("name") == CONTAINER] or _containers(pod)
@@ -191,13 +207,16 @@ def _trainer(pod: Raw) -> list[Raw]:
 
 
 def _out_of_memory(job: Raw) -> str:
-    containers = job["spec"]["template"]["spec"]["containers"]
-    limits = ((containers[0].get("resources") or {}).get("limits") or {}) if containers else {}
-    limit = f" of {limits['memory']}" if "memory" in limits else ""
+    limit = f" of {memory}" if (memory := _limits(job).get("memory")) else ""
     return (
-        f"Out of memory: the training needed more than its limit{limit}. Try a smaller batch_size, "
-        "or raise SIGNALBOX_CLUSTER_MEMORY_GIB."
+        f"Out of memory: the training needed more than its limit{limit}. "
+        "Propose it again with more memory_gib, or with a smaller batch_size."
     )
+
+
+def _limits(job: Raw) -> Mapping[str, str]:
+    containers = job["spec"]["template"]["spec"]["containers"]
+    return ((containers[0].get("resources") or {}).get("limits") or {}) if containers else {}
 
 
 def _last_words(held: Sequence[_Held], failed: Raw | None) -> str | None:
