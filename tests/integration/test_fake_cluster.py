@@ -567,3 +567,12 @@ async def test_pods_may_only_do_what_comes_next(cluster: Cluster, batch: Any) ->
         cluster.image_pull_backoff(pod)
     cluster.put("pods", {"metadata": {"name": "loose"}, "status": {"phase": "Running"}})  # of no Job
     assert cluster.pod("loose")["status"]["phase"] == "Running"
+
+
+async def test_a_spoiled_request_is_not_a_failed_pod(cluster: Cluster, batch: Any) -> None:
+    cluster.spoil("create", "jobs", "503")
+    await refused(503, "shutting down", batch.create_namespaced_job("training", job()))
+    cluster.spoil("create", "jobs", "lost")
+    with pytest.raises(Exception, match="isconnected"):
+        await batch.create_namespaced_job("training", job())
+    assert only(cluster)["status"]["phase"] == "Pending"

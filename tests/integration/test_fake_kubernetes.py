@@ -93,9 +93,9 @@ async def test_pages_and_faults(cluster: KubernetesServer, batch: Any) -> None:
     await batch.create_namespaced_job("training", job() | {"metadata": {"name": "d"}})
     cluster.compact()
     await refused(410, "too old", batch.list_namespaced_job("training", _continue=first.metadata._continue))
-    cluster.fail("create", "jobs", "503")
+    cluster.spoil("create", "jobs", "503")
     await refused(503, "shutting down", batch.create_namespaced_job("training", job() | {"metadata": {"name": "e"}}))
-    cluster.fail("create", "jobs", "lost")
+    cluster.spoil("create", "jobs", "lost")
     with pytest.raises(Exception, match="isconnected"):
         await batch.create_namespaced_job("training", job() | {"metadata": {"name": "e"}})
     assert (await batch.read_namespaced_job("e", "training")).metadata.name == "e"

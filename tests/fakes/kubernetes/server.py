@@ -86,7 +86,7 @@ class KubernetesServer:
     def forbid(self, verb: str, resource: str) -> None:
         self.forbidden.add((verb, resource))
 
-    def fail(self, verb: str, resource: str, what: str) -> None:
+    def spoil(self, verb: str, resource: str, what: str) -> None:
         """Spoils the next such request: "429", "500", "503", "hang", or "lost" (done, then the connection is cut)."""
         self.faults.append((verb, resource, what))
 
