@@ -241,11 +241,11 @@ async def test_created_twice_is_one(cluster: KubernetesServer, engine: Kubernete
 
 
 async def test_a_lost_answer_is_asked_again(cluster: KubernetesServer, engine: KubernetesEngine, world: World) -> None:
-    cluster.fail("create", "jobs", "lost")
+    cluster.spoil("create", "jobs", "lost")
     with pytest.raises(EngineUnavailable):
         await engine.create(submission(engine))
     uid = await engine.create(submission(engine))
-    cluster.fail("patch", "jobs", "lost")
+    cluster.spoil("patch", "jobs", "lost")
     with pytest.raises(EngineUnavailable):
         await engine.release(NAME, uid)
     await engine.release(NAME, uid)
@@ -298,10 +298,10 @@ async def test_a_queue_decides_when(cluster: KubernetesServer, tmp_path: Path, w
 @pytest.mark.parametrize(
     ("spoil", "kind", "words"),
     [
-        (lambda one: one.fail("create", "jobs", "503"), EngineUnavailable, "HTTP 503"),
-        (lambda one: one.fail("create", "jobs", "500"), EngineUnavailable, "HTTP 500"),
-        (lambda one: one.fail("create", "jobs", "429"), EngineUnavailable, "too many requests"),
-        (lambda one: one.fail("create", "jobs", "hang"), EngineUnavailable, "does not answer"),
+        (lambda one: one.spoil("create", "jobs", "503"), EngineUnavailable, "HTTP 503"),
+        (lambda one: one.spoil("create", "jobs", "500"), EngineUnavailable, "HTTP 500"),
+        (lambda one: one.spoil("create", "jobs", "429"), EngineUnavailable, "too many requests"),
+        (lambda one: one.spoil("create", "jobs", "hang"), EngineUnavailable, "does not answer"),
         (lambda one: one.forbid("create", "jobs"), EngineUnavailable, "role.yaml"),
         (lambda one: setattr(one, "token", "another"), EngineUnavailable, "credentials"),
     ],
@@ -350,6 +350,8 @@ async def test_a_renewed_token_is_read_again(
     await engine.observe(NAME)
     cluster.token = "the next"
     cluster.kubeconfig(tmp_path / "kubeconfig")
+    seen = await asyncio.gather(*(engine.observe(NAME) for _ in range(5)))  # all of them meet the old token's end
+    assert {one.standing for one in seen} == {Standing.ABSENT}
     assert await engine.create(submission(engine))
 
 
@@ -419,7 +421,7 @@ async def test_a_server_that_closes_at_once_is_not_stormed(
 ) -> None:
     monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.25)
     for _ in range(100):
-        cluster.fail("watch", "jobs", "500")
+        cluster.spoil("watch", "jobs", "500")
     await engine.reflector.ready()
     await asyncio.sleep(1.5)
     assert counted(cluster, "watch")["jobs"] <= 5
@@ -432,7 +434,7 @@ async def test_while_a_stream_fails_the_server_itself_is_asked(
 ) -> None:
     monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.5)
     for _ in range(50):
-        cluster.fail("watch", "pods", "503")
+        cluster.spoil("watch", "pods", "503")
     await engine.reflector.ready()
     await until_true(lambda: not engine.reflector.fresh)
     await engine.release(NAME, await engine.create(submission(engine)))

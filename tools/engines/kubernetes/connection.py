@@ -68,11 +68,12 @@ class Connection:
 
     async def _ask(self, method: str, path: str, query: Mapping[str, Any], body: Any = None, kind: str = "") -> bytes:
         for last in (False, True):
+            sent = time.monotonic()
             try:
                 async with self._sent(method, path, query, body, kind, SECONDS) as response:
                     return bytes(await response.read())
             except Problem as problem:
-                if last or problem.code != 401 or not await self._renew():
+                if last or problem.code != 401 or not await self._renew(sent):
                     raise
         raise AssertionError("unreachable")
 
@@ -133,13 +134,16 @@ class Connection:
                 "Set KUBECONFIG to a kubeconfig file."
             ) from error
 
-    async def _renew(self) -> bool:
-        """Read the credentials again: a token may have been renewed. False if that was tried just now."""
-        if self._api is None or time.monotonic() - self._renewed < RENEW_SECONDS:
-            return False
-        self._renewed = time.monotonic()
-        await self._credentials(self._api.configuration)
-        return True
+    async def _renew(self, sent: float) -> bool:
+        """Read the credentials again: a token may have been renewed. False if that was just tried, before `sent`."""
+        async with self._opening:
+            if self._renewed >= sent:
+                return True  # another request did, while this one was under way
+            if self._api is None or time.monotonic() - self._renewed < RENEW_SECONDS:
+                return False
+            self._renewed = time.monotonic()
+            await self._credentials(self._api.configuration)
+            return True
 
 
 def _problem(code: int, body: bytes) -> Problem:
