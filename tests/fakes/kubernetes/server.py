@@ -36,6 +36,8 @@ class KubernetesServer:
         self.requests: list[tuple[str, str]] = []  # verb, plural
         self.forbidden: set[tuple[str, str]] = set()
         self.faults: list[tuple[str, str, str]] = []  # verb, plural, what
+        self.everywhere = ""  # what every request fails with
+        self.listed: Counter[str] = Counter()  # lists, however many pages each has
         self.logs = Logs(self.store)
         self._runner: web.ServerRunner | None = None
         for name in ("default", "training"):
@@ -89,6 +91,10 @@ class KubernetesServer:
     def spoil(self, verb: str, resource: str, what: str) -> None:
         """Spoils the next such request: "429", "500", "503", "hang", or "lost" (done, then the connection is cut)."""
         self.faults.append((verb, resource, what))
+
+    def spoil_all(self, what: str) -> None:
+        """Spoils every request in one of these ways, until it is told "" instead."""
+        self.everywhere = what
 
     def put(self, plural: str, obj: Json, *, namespace: str = "training") -> Json:
         """What the cluster itself does: the object (a pod, an event, a Job with its status) is there as given."""
@@ -150,6 +156,7 @@ class KubernetesServer:
         asked, part = self._asked(request, parts)
         resource = f"{asked.kind.plural}/{part}" if part else asked.kind.plural
         self.requests.append((asked.verb, resource))
+        self.listed[resource] += asked.verb == "list" and "continue" not in asked.query
         self._authorize(asked, resource)
         what = await self._fault(asked.verb, resource)
         if part:
@@ -206,10 +213,9 @@ class KubernetesServer:
     async def _fault(self, verb: str, resource: str) -> str:
         """The next fault that is ordered for such a request: raised or slept here, except for "lost"."""
         fault = next((one for one in self.faults if one[:2] == (verb, resource)), None)
-        if fault is None:
-            return ""
-        self.faults.remove(fault)
-        what = fault[2]
+        if fault is not None:
+            self.faults.remove(fault)
+        what = fault[2] if fault is not None else self.everywhere
         if what == "hang":
             await asyncio.sleep(3600)
         if what.isdigit():

@@ -53,6 +53,7 @@ class Streams:
     open: set[Stream] = field(default_factory=set)
     most: int = 0
     opened: int = 0
+    expired: bool = False  # every version is too old
 
     @property
     def now(self) -> int:
@@ -76,7 +77,7 @@ class Streams:
         since = int(query.get("resourceVersion") or 0)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        if since and since < self.store.oldest:
+        if since and (self.expired or since < self.store.oldest):
             gone = problems.too_old(since, self.store.oldest).status
             await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
             return response

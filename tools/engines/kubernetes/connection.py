@@ -7,6 +7,7 @@ watchers are not, since a thousand Jobs are read three times faster raw, and its
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import ssl
 import time
@@ -23,16 +24,18 @@ from tools.engines.kubernetes.waiting import clean
 
 SECONDS = 15.0  # for one request
 RENEW_SECONDS = 30.0  # between two readings of the credentials after a 401
+LONGEST_RETRY_SECONDS = 60.0  # that a server may ask for
 MERGE = "application/merge-patch+json"
 CONNECTIONS = 32
+AT_ONCE = 16  # requests; the others wait for their turn before their time begins to run
 
 
 class Problem(Exception):
-    """The API server's no: its HTTP status, and the reason and message of its Status."""
+    """The API server's no: its HTTP status, the reason and message of its Status, the seconds that it asks to wait."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
+        self.code, self.reason, self.message, self.retry_after = code, reason, message, retry_after
 
 
 class Unreachable(Exception):
@@ -46,6 +49,7 @@ class Connection:
         self._kubeconfig = kubeconfig
         self._api: Any = None
         self._opening = asyncio.Lock()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._renewed = float("-inf")
 
     async def aclose(self) -> None:
@@ -54,7 +58,7 @@ class Connection:
             await api.close()
 
     async def get(self, path: str, **query: Any) -> dict[str, Any]:
-        return dict(json.loads(await self.text(path, **query)))
+        return _parsed(await self.text(path, **query))
 
     async def text(self, path: str, **query: Any) -> bytes:
         return await self._ask("GET", path, query)
@@ -70,7 +74,7 @@ class Connection:
         for last in (False, True):
             sent = time.monotonic()
             try:
-                async with self._sent(method, path, query, body, kind, SECONDS) as response:
+                async with self._turns, self._sent(method, path, query, body, kind, SECONDS) as response:
                     return bytes(await response.read())
             except Problem as problem:
                 if last or problem.code != 401 or not await self._renew(sent):
@@ -104,7 +108,7 @@ class Connection:
                 response = answer.response
                 assert response is not None
                 if response.status >= 300:
-                    raise _problem(response.status, await response.read())
+                    raise _problem(response, await response.read())
                 yield response
         except (TimeoutError, aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
             raise Unreachable(clean(error) or type(error).__name__) from error
@@ -146,12 +150,25 @@ class Connection:
             return True
 
 
-def _problem(code: int, body: bytes) -> Problem:
+def _parsed(text: bytes) -> dict[str, Any]:
+    """A page of a long list is a hundred thousand small objects, none of them garbage: to look for it takes longer."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return dict(json.loads(text))
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _problem(response: aiohttp.ClientResponse, body: bytes) -> Problem:
+    asked = response.headers.get("Retry-After", "")
+    wait = min(float(asked), LONGEST_RETRY_SECONDS) if asked.isdecimal() else 0.0
     try:
         status = json.loads(body)
-        return Problem(code, str(status.get("reason") or ""), str(status.get("message") or ""))
+        return Problem(response.status, str(status.get("reason") or ""), str(status.get("message") or ""), wait)
     except (ValueError, AttributeError):  # a proxy's page
-        return Problem(code, "", body[:200].decode("utf-8", "replace"))
+        return Problem(response.status, "", body[:200].decode("utf-8", "replace"), wait)
 
 
 # Which refusals are final: HTTP status, a part of the message, and what to say. The first that fits counts.

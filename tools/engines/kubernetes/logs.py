@@ -1,7 +1,7 @@
 """A pod's log: the lines for people, and the progress that its machine lines tell, read on from where it ended.
 
 The API cannot be asked for "all after this line", only for the last so many seconds; lines carry the kubelet's
-timestamps, so what was read before is passed over.
+timestamps, so what was read before is passed over. Many running pods share so many readings a second.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 from tools.engines.kubernetes.connection import Connection, Problem, Unreachable
 from tools.engines.local import LINE_LIMIT, for_people
 from tools.progress import PREFIX, Progress, parse_lines
 
-LOOK_SECONDS = 2.0  # between two readings of one running pod's log
+LOOK_SECONDS = 2.0  # between two readings of one running pod's log, while few run
+READS_A_SECOND = 10.0  # of all running pods' logs together; Slack shows less than one card a second anew
 OVERLAP_SECONDS = 5  # read again, in case clocks and requests were slow
 TRIES = 5  # for the log of a pod that has ended; a lost node never answers
 LIMIT_BYTES = 32 * 2**20  # of one reading
@@ -32,6 +34,7 @@ class _Reading:
     progress: Progress = field(default_factory=Progress)
     stamp: str = ""
     read_at: float = float("-inf")
+    next_at: float = float("-inf")
     done: bool = False
     failures: int = 0
 
@@ -44,25 +47,32 @@ class Logs:
         self._path = f"/api/v1/namespaces/{namespace}/pods/{{}}/log"
         self._look_seconds = look_seconds
         self._readings: dict[str, _Reading] = {}
+        self._over: deque[str] = deque()
+        self._reads, self._counted_at = READS_A_SECOND, time.monotonic()  # how many may be read now
 
     async def progress(self, name: str, uid: str, *, over: bool, gone: bool) -> Progress:
         """What the pod told up to now. Of one that has ended all of it, or `Unreachable`/`Problem` for a few tries."""
         reading = self._of(uid)
         now = time.monotonic()
-        if reading.done or gone or (not over and now - reading.read_at < self._look_seconds):
+        if gone and not reading.done:
+            self._done(uid, reading)
+        if reading.done or not (over or self._due(reading, now)):
             return reading.progress
+        reading.next_at = now + max(self._look_seconds, (len(self._readings) - len(self._over)) / READS_A_SECOND)
         try:
             read = await self._read(name, reading, now)
         except (Problem, Unreachable) as error:
             reading.failures += 1
             missing = isinstance(error, Problem) and error.code in (400, 404)  # not started yet, or not there any more
             if over and (missing or reading.failures >= TRIES):
-                reading.done = True
+                self._done(uid, reading)
             elif over:
                 raise
             return reading.progress
         _fold(reading, read)
-        reading.read_at, reading.done, reading.failures = now, over, 0
+        reading.read_at, reading.failures = now, 0
+        if over:
+            self._done(uid, reading)
         return reading.progress
 
     async def tail(self, name: str, lines: int) -> list[str]:
@@ -72,11 +82,25 @@ class Logs:
         return for_people(read, cut=False)[-lines:]
 
     def _of(self, uid: str) -> _Reading:
-        """Of the pods that are over, only the latest are remembered; an older one would be read again."""
-        over = [key for key, reading in self._readings.items() if reading.done]
-        for key in over[: max(0, len(over) - KEPT)]:
-            del self._readings[key]
         return self._readings.setdefault(uid, _Reading())
+
+    def _done(self, uid: str, reading: _Reading) -> None:
+        """Of the pods that are over, only the latest are remembered; an older one would be read again."""
+        reading.done = True
+        self._over.append(uid)
+        if len(self._over) > KEPT:
+            self._readings.pop(self._over.popleft(), None)
+
+    def _due(self, reading: _Reading, now: float) -> bool:
+        """Its time has come, and there are reads left."""
+        if now < reading.next_at:
+            return False
+        self._reads = min(READS_A_SECOND, self._reads + (now - self._counted_at) * READS_A_SECOND)
+        self._counted_at = now
+        if self._reads < 1:
+            return False
+        self._reads -= 1
+        return True
 
     async def _read(self, name: str, reading: _Reading, now: float) -> bytes:
         query: dict[str, object] = {"timestamps": "true", "limitBytes": LIMIT_BYTES}

@@ -2,7 +2,9 @@
 
 A stream that ends is taken up where it ended; one that fails waits, longer each time, with jitter; a version that is
 gone (410) and ten minutes are answered by a new list. Nothing here is trusted for ever: `fresh` says whether all kinds
-were heard of lately, and who asks otherwise asks the API server itself.
+were heard of lately, and who asks otherwise asks the API server itself. Where watches fail and lists do not, lists are
+taken instead, as seldom as the wait between two tries. Of each object only what somebody reads is kept: what a real
+cluster notes beside it (who owns which field) is as large again, and ten thousand finished trainings stay for a day.
 """
 
 from __future__ import annotations
@@ -32,8 +34,26 @@ RELIST_SECONDS = 600.0
 FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 30.0
 SHORT_SECONDS = 5.0  # a stream that ends sooner counts as a failure: a server that closes at once is not stormed
-STALE_SECONDS = CLIENT_SECONDS + LONGEST_WAIT_SECONDS + 30.0
+QUIET_SECONDS = 90.0  # a stream that says nothing for so long is dead: a server that is well marks time every minute
+STALE_SECONDS = QUIET_SECONDS + LONGEST_WAIT_SECONDS + 30.0
+GRACE_SECONDS = 30.0  # a stream may fail for so long until each training is asked for by itself: thousands of requests
+GONE_COUNTS = 3  # failures, that a version from a list is gone at once: to list is dear
+BLIND = 3  # failures of a watch, until a list is tried in its place
+FIRST_LOOK_SECONDS = 45.0  # that who looks waits for the first lists
 KEPT_SECONDS = 3600.0  # that the last state of a deleted object is remembered
+
+_METADATA = (
+    "name",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "labels",
+    "annotations",
+    "ownerReferences",
+)
+_SPEC = ("suspend", "activeDeadlineSeconds")
+_STATUS = ("phase", "reason", "message", "conditions")
 
 Raw = dict[str, Any]
 
@@ -55,7 +75,9 @@ class Kind:
     listed_at: float = float("-inf")
     heard_at: float = float("-inf")
     failures: int = 0
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    failing_since: float = float("inf")
+    ready: asyncio.Event = field(default_factory=asyncio.Event)  # listed once
+    tried: asyncio.Event = field(default_factory=asyncio.Event)  # or at least asked for
     _groups: dict[str, dict[str, Raw]] = field(default_factory=dict)
     _deleted: dict[str, tuple[float, str]] = field(default_factory=dict)  # uid → when, of which group
 
@@ -63,6 +85,20 @@ class Kind:
     def query(self) -> dict[str, Any]:
         asked = {"labelSelector": self.labels, "fieldSelector": self.fields}
         return {name: value for name, value in asked.items() if value}
+
+    @property
+    def fresh(self) -> bool:
+        now = time.monotonic()
+        return self.ready.is_set() and now - self.failing_since < GRACE_SECONDS and now - self.heard_at < STALE_SECONDS
+
+    def heard(self) -> None:
+        self.heard_at, self.failures, self.failing_since = time.monotonic(), 0, float("inf")
+        self.tried.set()
+
+    def failed(self) -> None:
+        self.failures += 1
+        self.failing_since = min(self.failing_since, time.monotonic())
+        self.tried.set()
 
     def of(self, group: str) -> list[Raw]:
         return list(self._groups.get(group, {}).values())
@@ -72,6 +108,7 @@ class Kind:
         there = self.objects.get(obj["metadata"]["name"])
         if there is not None and _after(there, str(obj["metadata"].get("resourceVersion") or "")):
             return
+        obj = _slim(obj)
         self.objects[obj["metadata"]["name"]] = obj
         if key := self.group(obj):
             self._groups.setdefault(key, {})[str(obj["metadata"].get("uid"))] = obj
@@ -82,7 +119,7 @@ class Kind:
         if there is not None and str(there["metadata"].get("uid")) == uid:
             del self.objects[obj["metadata"]["name"]]
         if key := self.group(obj):
-            self._groups.setdefault(key, {})[uid] = {**obj, GONE_AT: datetime.now(UTC).isoformat()}
+            self._groups.setdefault(key, {})[uid] = {**_slim(obj), GONE_AT: datetime.now(UTC).isoformat()}
             self._deleted[uid] = (time.monotonic(), key)
 
     def replace(self, listed: Iterable[Raw], version: str) -> None:
@@ -136,33 +173,43 @@ class Reflector:
         for kind in self._kinds:
             await kind.ready.wait()
 
+    async def begun(self) -> None:
+        """Wait until every kind was listed once, or could not be: who looks before asks for each training by itself."""
+        self.start()
+        if self._tasks and not all(kind.tried.is_set() for kind in self._kinds):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                    await asyncio.gather(*(kind.tried.wait() for kind in self._kinds))
+
     @property
     def fresh(self) -> bool:
-        """Whether what is here may be told: every kind was listed, none fails, and all were heard of lately."""
-        oldest = time.monotonic() - STALE_SECONDS
-        return all(kind.ready.is_set() and not kind.failures and kind.heard_at > oldest for kind in self._kinds)
+        """Whether what is here may be told: every kind was listed, none fails for long, all were heard of lately."""
+        return all(kind.fresh for kind in self._kinds)
 
     async def _follow(self, kind: Kind) -> None:
         short = 0
         while True:
-            began = time.monotonic()
+            began, asked = time.monotonic(), 0.0
             try:
                 if not kind.version or began - kind.listed_at >= RELIST_SECONDS:
                     await self._list(kind)
                 await self._watch(kind)
             except _Gone:
                 kind.version = ""
+                short += GONE_COUNTS if began - kind.listed_at < SHORT_SECONDS else 0
             except (Problem, Unreachable, EngineUnavailable) as error:
-                kind.failures += 1
-                if isinstance(error, Problem) and error.code == 410:
+                kind.failed()
+                if kind.failures >= BLIND or (isinstance(error, Problem) and error.code == 410):
                     kind.version = ""
+                asked = error.retry_after if isinstance(error, Problem) else 0.0
                 log.warning("%s: %s", kind.path, clean(error))
             except Exception:  # a bug here must not leave the engine blind for good
-                kind.failures, kind.version = kind.failures + 1, ""
+                kind.failed()
+                kind.version = ""
                 log.exception("%s: the stream failed", kind.path)
             short = short + 1 if time.monotonic() - began < SHORT_SECONDS else 0
             if short:
-                await asyncio.sleep(_wait(max(short, kind.failures)))
+                await asyncio.sleep(asked + _wait(max(short, kind.failures)))
 
     async def _list(self, kind: Kind) -> None:
         """Page by page."""
@@ -170,13 +217,13 @@ class Reflector:
         query: dict[str, Any] = kind.query | {"limit": PAGE}
         while True:
             page = await self._connection.get(kind.path, **query)
-            found += page.get("items") or ()
+            found += map(_slim, page.get("items") or ())
             meta = page.get("metadata") or {}
             if not meta.get("continue"):
                 break
             query["continue"] = meta["continue"]
         kind.replace(found, str(meta.get("resourceVersion") or ""))
-        _heard(kind)
+        kind.heard()
         kind.ready.set()
 
     async def _watch(self, kind: Kind) -> None:
@@ -189,18 +236,22 @@ class Reflector:
             "timeoutSeconds": max(1, min(WATCH_SECONDS, int(left))),
         }
         async with self._connection.stream(kind.path, CLIENT_SECONDS, **query) as lines:
-            _heard(kind)
+            kind.heard()
             async for event in _events(lines):
                 _apply(kind, event)
-                _heard(kind)
-
-
-def _heard(kind: Kind) -> None:
-    kind.heard_at, kind.failures = time.monotonic(), 0
+                kind.heard()
 
 
 async def _events(lines: AsyncIterator[bytes]) -> AsyncIterator[Raw]:
-    async for line in lines:
+    """What the stream says, until it ends; `Unreachable` when it says nothing for too long."""
+    while True:
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                line = await anext(lines, None)
+        except TimeoutError as error:
+            raise Unreachable(f"nothing was heard for {QUIET_SECONDS:.0f} s") from error
+        if line is None:
+            return
         if line.strip():
             yield json.loads(line)
 
@@ -220,6 +271,31 @@ def _apply(kind: Kind, event: Raw) -> None:
             pass
     with suppress(KeyError):
         kind.version = str(obj["metadata"]["resourceVersion"])
+
+
+def _slim(obj: Raw) -> Raw:
+    """What `reading` and `waiting` look at."""
+    made = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata", "spec", "status")}
+    made["metadata"] = _only(obj["metadata"], _METADATA)
+    if "spec" in obj:
+        spec = obj["spec"]
+        made["spec"] = _only(spec, _SPEC)
+        if "containers" in spec:
+            made["spec"]["containers"] = [_only(one, ("name", "image")) for one in spec["containers"]]
+        inner = (spec.get("template") or {}).get("spec") or {}
+        if "containers" in inner:
+            limits = [_only(one, ("name", "image", "resources")) for one in inner["containers"]]
+            made["spec"]["template"] = {"spec": {"containers": limits}}
+    if "status" in obj:
+        made["status"] = _only(obj["status"], _STATUS)
+        if "containerStatuses" in obj["status"]:
+            listed = obj["status"]["containerStatuses"]
+            made["status"]["containerStatuses"] = [_only(one, ("name", "image", "state")) for one in listed]
+    return made
+
+
+def _only(values: Raw, keys: tuple[str, ...]) -> Raw:
+    return {key: values[key] for key in keys if key in values}
 
 
 def _wait(failures: int) -> float:
