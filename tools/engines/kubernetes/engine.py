@@ -166,7 +166,7 @@ class KubernetesEngine:
 
     async def observe(self, name: str) -> Observation:
         """From the streams while they are fresh. That a Job is not there is always asked of the API server itself."""
-        self.reflector.start()
+        await self.reflector.begun()
         async with _translated(name):
             job = self.reflector.jobs.objects.get(name) if self.reflector.fresh else None
             if job is not None:
