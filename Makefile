@@ -7,7 +7,7 @@ BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest test-cluster replicas witness-emulate score clean
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,12 @@ test-cluster: .venv/.ready  ## the Kubernetes engine in the cluster of KUBECONFI
 
 bench-digest: .venv/.ready  ## the digest over 100,000 jobs against one raw SQL aggregate
 	@$(BOT) -m tests.bench.digest
+
+bench-watch: .venv/.ready  ## a thousand running Jobs in a cluster that fails in all known ways: streams, requests, lag (six minutes)
+	@$(BOT) -m tests.bench.watch
+
+bench-release: .venv/.ready  ## from an approval to the Job's release, against the bare client's create
+	@$(BOT) -m tests.bench.release
 
 replicas: .venv/.ready  ## two bots on one PostgreSQL share 500 proposals (two minutes; `make test` has 40)
 	@SIGNALBOX_TEST_PROPOSALS=500 $(BOT) -m pytest -s --timeout 900 tests/scenarios/test_replicas.py

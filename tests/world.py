@@ -83,6 +83,7 @@ class World:
     policy: Policy = field(default_factory=lambda: Policy.parse(POLICY))
     surface: FakeSurface = field(default_factory=FakeSurface)
     runs: FakeRuns = field(default_factory=FakeRuns)
+    rates: RateCard = RATES
     events: int = 0
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class Bot:
         self.world = world
         self.store = store
         policies = FixedPolicy(world.policy)
-        self.pricing = Pricing(store, world.engine, RATES, ZoneInfo("UTC"))
+        self.pricing = Pricing(store, world.engine, world.rates, ZoneInfo("UTC"))
         self.proposing = Proposing(store, self.pricing, policies)
         self.deciding = Deciding(store, self.pricing, policies, lambda: None)
         self.cards = Cards(store, self.pricing, policies)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from bot.bootstrap import chosen_engine
 from bot.core.job import JobPhase
 from bot.settings import Settings
@@ -20,9 +18,8 @@ from tools.engines.local import LocalEngine
 RATES = {"version": "r1", "effective_from": "2026-01-01T00:00:00Z", "cpu_core_hour": "0.05", "memory_gib_hour": "0.01"}
 
 
-async def test_waits_with_its_reason_then_runs_twice_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.world.RATES", RateCard.parse({"versions": [RATES]}))
-    world = World(url=f"sqlite:///{tmp_path / 'life.db'}")
+async def test_waits_with_its_reason_then_runs_twice_and_ends(tmp_path: Path) -> None:
+    world = World(url=f"sqlite:///{tmp_path / 'life.db'}", rates=RateCard.parse({"versions": [RATES]}))
     async with KubernetesServer() as cluster:
         config = str(cluster.kubeconfig(tmp_path / "k"))
         async with KubernetesEngine(ClusterSettings(namespace="training"), kubeconfig=config) as engine:

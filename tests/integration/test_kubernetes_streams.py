@@ -1,0 +1,196 @@
+"""What the engine asks of an API server that holds many trainings, or is not well: little, and never all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.kubernetes import Cluster
+from tools.engines.base import Observation, Standing, Submission
+from tools.engines.kubernetes import logs, reflector
+from tools.engines.kubernetes.engine import KubernetesEngine
+from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.spec import parse_spec
+
+SPEC = parse_spec("digits", {})
+LINE = 'SIGNALBOX {{"event": "progress", "step": {step}, "steps": 10, "loss": 0.5}}'
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    async with Cluster() as made:
+        yield made
+
+
+@pytest.fixture
+async def engine(cluster: Cluster, tmp_path: Path) -> AsyncIterator[KubernetesEngine]:
+    async with another(cluster, tmp_path) as made:
+        yield made
+
+
+def another(cluster: Cluster, folder: Path) -> KubernetesEngine:
+    config = str(cluster.kubeconfig(folder / "kubeconfig"))
+    return KubernetesEngine(ClusterSettings(namespace="training"), kubeconfig=config, look_seconds=0)
+
+
+async def started(engine: KubernetesEngine, *names: str) -> None:
+    for name in names:
+        given = Submission(
+            name=name,
+            proposal_id=name,
+            digest="d" * 64,
+            manifest=engine.render(SPEC),
+            run_id="r1",
+            tracking_uri="http://mlflow:5000",
+        )
+        await engine.release(name, await engine.create(given))
+
+
+def runs(cluster: Cluster, *names: str) -> list[str]:
+    """Each Job's pod, which runs."""
+    pods = [cluster.pods(name)[0] for name in names]
+    for pod in pods:
+        cluster.schedule(pod)
+        cluster.run(pod)
+    return [pod["metadata"]["name"] for pod in pods]
+
+
+async def until(engine: KubernetesEngine, name: str, holds: Callable[[Observation], bool]) -> Observation:
+    async with asyncio.timeout(10):
+        while not holds(seen := await engine.observe(name)):
+            await asyncio.sleep(0.02)
+    return seen
+
+
+def running(seen: Observation) -> bool:
+    return seen.standing is Standing.RUNNING
+
+
+async def test_whoever_looks_first_waits_for_the_lists(cluster: Cluster, tmp_path: Path) -> None:
+    names = [f"a-{number}" for number in range(20)]
+    async with another(cluster, tmp_path) as before:
+        await started(before, *names)
+    runs(cluster, *names)
+    cluster.requests.clear()
+    async with another(cluster, tmp_path) as engine:
+        seen = await asyncio.gather(*(engine.observe(name) for name in names))
+    assert {one.standing for one in seen} == {Standing.RUNNING}
+    asked = {key: number for key, number in cluster.counts.items() if key[1] != "pods/log"}
+    assert sum(asked.values()) <= 6, "three lists and three streams, whatever there is to look at"
+
+
+async def test_lists_that_fail_are_not_waited_for(cluster: Cluster, engine: KubernetesEngine) -> None:
+    await started(engine, "a")
+    cluster.spoil("list", "events", "500")
+    seen = await until(engine, "a", lambda seen: seen.standing is Standing.PENDING)
+    assert seen.uid
+
+
+async def test_a_short_outage_changes_nothing_that_is_known(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "READS_A_SECOND", 0.01)
+    await started(engine, "a")
+    await engine.reflector.ready()
+    runs(cluster, "a")
+    await until(engine, "a", running)
+    cluster.spoil_all("500")
+    cluster.close_watches()
+    async with asyncio.timeout(10):
+        while not any(kind.failures for kind in (engine.reflector.jobs, engine.reflector.pods)):
+            await asyncio.sleep(0.02)
+    cluster.requests.clear()
+    assert (await engine.observe("a")).standing is Standing.RUNNING
+    assert not cluster.counts["get", "jobs"]
+
+
+async def test_a_long_outage_is_told(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "GRACE_SECONDS", 0.0)
+    await started(engine, "a")
+    await engine.reflector.ready()
+    cluster.spoil_all("500")
+    cluster.close_watches()
+    async with asyncio.timeout(10):
+        while engine.reflector.fresh:
+            await asyncio.sleep(0.02)
+
+
+async def test_where_watches_fail_lists_are_taken(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.02)
+    await started(engine, "a")
+    for kind in ("jobs", "pods", "events"):
+        cluster.forbid("watch", kind)
+    await engine.reflector.ready()
+    runs(cluster, "a")
+    await until(engine, "a", running)
+    assert not cluster.counts["get", "jobs"] - 1, "only the release asked for the Job by itself"
+
+
+async def test_a_stream_that_says_nothing_is_opened_anew(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.02)
+    await started(engine, "a")
+    await engine.reflector.ready()
+    async with asyncio.timeout(10):
+        while cluster.streams.now < 3:
+            await asyncio.sleep(0.02)
+    monkeypatch.setattr(reflector, "QUIET_SECONDS", 0.3)
+    await started(engine, "b")  # what the streams say ends their first, patient wait
+    cluster.silence_watches()
+    runs(cluster, "a")
+    await until(engine, "a", running)
+
+
+async def test_as_long_as_the_server_asks(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.01)
+    cluster.spoil_all("429")
+    engine.reflector.start()
+    await asyncio.sleep(0.9)
+    assert cluster.counts["list", "jobs"] == 1, "Retry-After says a second"
+    cluster.spoil_all("")
+    async with asyncio.timeout(10):
+        await engine.reflector.ready()
+
+
+async def test_many_logs_share_so_many_readings(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"a-{number}" for number in range(30)]
+    await started(engine, *names)
+    await engine.reflector.ready()
+    pods = runs(cluster, *names)
+    await until(engine, names[-1], running)
+    cluster.requests.clear()
+    for _ in range(5):
+        await asyncio.gather(*(engine.observe(name) for name in names))
+    assert 0 < cluster.counts["get", "pods/log"] < len(names)
+    cluster.log(pods[-1], LINE.format(step=7))
+    await until(engine, names[-1], lambda seen: seen.progress.step == 7)
+
+
+async def test_what_is_kept_of_an_object_says_the_same_as_the_whole(
+    cluster: Cluster, engine: KubernetesEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await started(engine, "a", "b", "c", "d")
+    await engine.reflector.ready()
+    runs(cluster, "a", "b")
+    cluster.fail(cluster.pods("a")[0], 3, reason="OOMKilled")
+    cluster.image_pull_backoff(cluster.schedule(cluster.pods("c")[0]))
+    cluster.unschedulable(cluster.pods("d")[0])
+    cluster.evict(cluster.pods("b")[0])
+    async with another(cluster, tmp_path) as asking:
+        monkeypatch.setattr(asking.reflector, "start", lambda: None)
+        for name in ("a", "b", "c", "d"):
+            whole = await asking.observe(name)
+            seen = await until(engine, name, lambda seen, whole=whole: seen == whole)  # type: ignore[misc]
+            assert seen.uid
