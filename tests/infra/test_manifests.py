@@ -101,6 +101,7 @@ RIGHTS = {
     ("", "persistentvolumeclaims"): "get",
     ("kueue.x-k8s.io", "workloads"): "get list watch",
     ("kueue.x-k8s.io", "localqueues"): "get list",
+    ("visibility.kueue.x-k8s.io", "localqueues/pendingworkloads"): "get",
     ("trainer.kubeflow.org", "trainjobs"): "create get list watch patch",
 }
 

@@ -47,6 +47,9 @@ class Kueue:
         }
         self.workloads, self.queues = made["workloads"], made["localqueues"]
         cluster.serve(*made.values())
+        seen = Kind(group=f"visibility.{GROUP}", version=version, plural="localqueues", kind="LocalQueue", model=None)
+        cluster.serve(seen)
+        cluster.parts[seen, "pendingworkloads"] = self._pending
         for plural, kind, namespaced in KINDS:
             names = {"plural": plural, "kind": kind, "singular": kind.lower(), "listKind": f"{kind}List"}
             spec = {"group": GROUP, "names": names, "scope": "Namespaced" if namespaced else "Cluster"}
@@ -112,6 +115,21 @@ class Kueue:
         if known and known["reason"] == "Pending":
             return "Pending", known["message"]
         return "Pending", FULL
+
+    def _pending(self, namespace: str, name: str) -> Json:
+        """What the visibility API says of a LocalQueue: who waits, in order."""
+        self.store.get(self.queues, namespace, name)
+        found = [entry for _, entry in self.store.scan(self.workloads, namespace)]
+        found = [one for one in found if one.obj["spec"]["queueName"] == name and _waits(one.obj)]
+        found.sort(
+            key=lambda one: (-one.obj["spec"]["priority"], one.obj["metadata"]["creationTimestamp"], one.version)
+        )
+        items = []
+        for place, entry in enumerate(found):
+            meta = {key: entry.obj["metadata"][key] for key in ("name", "namespace", "ownerReferences")}
+            said = {"priority": entry.obj["spec"]["priority"], "localQueueName": name}
+            items.append({"metadata": meta, "positionInClusterQueue": place, "positionInLocalQueue": place} | said)
+        return {"kind": "PendingWorkloadsSummary", "metadata": {}, "items": items}
 
     def _create(self, key: Key, job: Json) -> Json:
         meta, labels = job["metadata"], job["metadata"]["labels"]
@@ -208,3 +226,7 @@ class Kueue:
         if conditions.holds(workload, "Admitted") or conditions.holds(workload, "Finished"):
             raise ValueError(f"{job['metadata']['name']} does not wait")
         return workload
+
+
+def _waits(workload: Json) -> bool:
+    return not conditions.holds(workload, "Admitted") and not conditions.holds(workload, "Finished")

@@ -32,6 +32,7 @@ class KubernetesServer:
         self.token, self.store, self.port = token, Store(), 0
         self.kinds: dict[tuple[str, str, str], Kind] = {}  # group, version, plural
         self.serve(*BUILTIN)
+        self.parts: dict[tuple[Kind, str], Callable[[str, str], Json]] = {}  # of a kind, a subresource that is read
         self.streams = Streams(self.store)
         self.requests: list[tuple[str, str]] = []  # verb, plural
         self.forbidden: set[tuple[str, str]] = set()
@@ -159,6 +160,8 @@ class KubernetesServer:
         self.listed[resource] += asked.verb == "list" and "continue" not in asked.query
         self._authorize(asked, resource)
         what = await self._fault(asked.verb, resource)
+        if (asked.kind, part) in self.parts:
+            return web.json_response(self.parts[asked.kind, part](asked.namespace, asked.name))
         if part:
             return await self.logs.serve(request, asked.namespace, asked.name)
         if asked.verb == "watch":
@@ -174,7 +177,7 @@ class KubernetesServer:
         return web.Response(body=answer, status=status, content_type="application/json")
 
     def _asked(self, request: web.BaseRequest, parts: list[str]) -> tuple[Asked, str]:
-        """What the path and the method ask, and the subresource ("log", or nothing)."""
+        """What the path and the method ask, and the subresource ("log", one of `parts`, or nothing)."""
         if parts[0] == "api":
             group, version, rest = "", "".join(parts[1:2]), parts[2:]
         elif parts[0] == "apis" and len(parts) > 3:
@@ -186,7 +189,8 @@ class KubernetesServer:
             namespace, rest = rest[1], rest[2:]
         kind = self.kinds.get((group, version, rest[0])) if rest else None
         part = rest[2] if len(rest) == 3 else ""
-        readable = kind is PODS and part == "log" and request.method == "GET"
+        there = (kind is PODS and part == "log") or (kind is not None and (kind, part) in self.parts)
+        readable = there and request.method == "GET"
         if kind is None or len(rest) > 3 or (part and not readable) or (namespace and not kind.namespaced):
             raise problems.no_such_path()
         name = rest[1] if len(rest) > 1 else ""

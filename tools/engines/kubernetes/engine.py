@@ -28,6 +28,7 @@ from tools.engines.kubernetes.manifest import (
     WANTED_QUEUE,
     ClusterSettings,
 )
+from tools.engines.kubernetes.places import Places
 from tools.engines.kubernetes.preflight import checked
 from tools.engines.kubernetes.reflector import Reflector
 from tools.engines.kubernetes.waiting import GONE_AT
@@ -59,6 +60,7 @@ class KubernetesEngine:
         self._jobs = f"/apis/batch/v1/namespaces/{settings.namespace}/jobs"
         self._logs = Logs(self._connection, settings.namespace, look_seconds)
         self.reflector = Reflector(self._connection, settings.namespace, manifest.SELECTOR)
+        self._places = Places(self._connection, settings.namespace, self.reflector.pods)
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,7 +177,8 @@ class KubernetesEngine:
                 job, pods, events = await self._asked(name)
             if job is None:
                 return Observation(standing=Standing.ABSENT)
-            return reading.observation(job, pods, events, await self._progress(job, pods))
+            place = await self._places.of(job, [pod for pod in pods if reading.belongs(pod, job)])
+            return reading.observation(job, pods, events, await self._progress(job, pods), place)
 
     async def _asked(self, name: str) -> tuple[Raw | None, list[Raw], list[Raw]]:
         """The same by requests: the Job, its pods (with those remembered), the namespace's warnings."""

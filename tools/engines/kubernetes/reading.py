@@ -31,8 +31,10 @@ class _Held:
     estimated: bool
 
 
-def observation(job: Raw | None, pods: Iterable[Raw], events: Iterable[Raw], progress: Progress) -> Observation:
-    """What is there now. `progress` is what the newest pod's log told."""
+def observation(
+    job: Raw | None, pods: Iterable[Raw], events: Iterable[Raw], progress: Progress, place: str = ""
+) -> Observation:
+    """What is there now. `progress` is what the newest pod's log told, `place` where it stands in line."""
     if job is None:
         return Observation(standing=Standing.ABSENT)
     mine = [pod for pod in pods if belongs(pod, job)]
@@ -51,7 +53,7 @@ def observation(job: Raw | None, pods: Iterable[Raw], events: Iterable[Raw], pro
     if standing is Standing.ENDED:
         return _ended(seen, job, held)
     if standing in (Standing.PENDING, Standing.RUNNING):
-        return replace(seen, waiting=waiting(job, mine, list(events)))
+        return replace(seen, waiting=waiting(job, mine, list(events), place))
     return seen
 
 

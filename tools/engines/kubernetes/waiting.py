@@ -22,15 +22,32 @@ _IMAGE = frozenset(
 _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})  # no trouble, only the beginning
 
 
-def waiting(job: Raw, pods: Sequence[Raw], events: Sequence[Raw]) -> str:
-    """The nearest cause wins: the container, then the scheduler, then what keeps the pod from being made."""
+def waiting(job: Raw, pods: Sequence[Raw], events: Sequence[Raw], place: str = "") -> str:
+    """The nearest cause wins: the container, then the scheduler, then what keeps the pod from being made.
+
+    `place` is where it stands in line, a part of a sentence. Details come behind a colon: people hear of a kind once.
+    """
     live = [pod for pod in pods if _live(pod)]
     if live:
         pod = max(live, key=_born)
-        return _of_containers(pod) or _of_scheduler(pod) or _of_events(pod, events)
+        return _of_containers(pod) or _of_scheduler(pod, place) or _of_events(pod, events)
     if pods and not (job.get("spec") or {}).get("suspend"):
         return ""  # between two attempts
-    return _of_queue(job, events) or _of_controller(job, events)
+    return _of_queue(job, events, place) or _of_controller(job, events)
+
+
+def queue_of(job: Raw) -> str:
+    """The LocalQueue that keeps it suspended; nothing if none does."""
+    if not (job.get("spec") or {}).get("suspend"):
+        return ""
+    return str((job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name") or "")
+
+
+def unscheduled(pods: Sequence[Raw]) -> Raw | None:
+    """The newest pod, if it lives and no node has taken it."""
+    live = [pod for pod in pods if _live(pod)]
+    newest = max(live, key=_born) if live else None
+    return newest if newest is not None and _refused(newest) is not None else None
 
 
 def clean(text: object) -> str:
@@ -68,13 +85,23 @@ def _image(pod: Raw, name: str) -> str:
     return next((str(one.get("image")) for one in listed if one.get("name") == name), "")
 
 
-def _of_scheduler(pod: Raw) -> str:
-    for one in (pod.get("status") or {}).get("conditions") or ():
-        if one.get("type") == "PodScheduled" and one.get("status") == "False":
-            if one.get("reason") == "SchedulingGated":
-                return "It waits for a scheduling gate to open."
-            return f"No node can take it now: {clean(one.get('message') or one.get('reason'))}."
-    return ""
+def _of_scheduler(pod: Raw, place: str) -> str:
+    one = _refused(pod)
+    if one is None:
+        return ""
+    if one.get("reason") == "SchedulingGated":
+        return "It waits for a scheduling gate to open."
+    return f"No node can take it now: {_joined(place, clean(one.get('message') or one.get('reason')))}."
+
+
+def _refused(pod: Raw) -> Raw | None:
+    """The scheduler's condition, while it says no."""
+    listed = (pod.get("status") or {}).get("conditions") or ()
+    return next((one for one in listed if one.get("type") == "PodScheduled" and one.get("status") == "False"), None)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _of_events(pod: Raw, events: Sequence[Raw]) -> str:
@@ -86,18 +113,18 @@ def _of_events(pod: Raw, events: Sequence[Raw]) -> str:
     return f"{clean(found.get('reason'))}: {clean(found.get('message'))}." if found else ""
 
 
-def _of_queue(job: Raw, events: Sequence[Raw]) -> str:
+def _of_queue(job: Raw, events: Sequence[Raw], place: str) -> str:
     """Kueue's reason: a warning on the Job's Workload, whose name begins with the Job's."""
     if not (job.get("spec") or {}).get("suspend"):
         return ""
-    label = (job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
+    label = queue_of(job)
     if not label:
         return "Somebody suspended its Job; it goes on when that is resumed."
     prefix = f"job-{job['metadata']['name']}-"
     mine = [one for one in events if _about(one, "Workload")]
     mine = [one for one in mine if str(one["involvedObject"].get("name")).startswith(prefix)]
-    why = f": {clean(max(mine, key=_told).get('message'))}" if mine else ""
-    return f"It waits in the queue {clean(label)}{why}."
+    why = _joined(place, clean(max(mine, key=_told).get("message")) if mine else "")
+    return f"It waits in the queue {clean(label)}{': ' if why else ''}{why}."
 
 
 def _of_controller(job: Raw, events: Sequence[Raw]) -> str:

@@ -1,0 +1,102 @@
+"""Where a training stands in line: told of what waits, asked seldom, and never a failure."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.kubernetes import Cluster
+from tests.integration.test_kubernetes_streams import started, until
+from tools.engines.base import Observation
+from tools.engines.kubernetes import places
+from tools.engines.kubernetes.engine import KubernetesEngine
+from tools.engines.kubernetes.manifest import ClusterSettings
+
+NAMES = ("a", "b", "c")
+
+
+@asynccontextmanager
+async def waiting(cluster: Cluster, folder: Path, queue: str | None = "training") -> AsyncIterator[KubernetesEngine]:
+    """Three trainings, released one after the other."""
+    settings = ClusterSettings(namespace="training", queue=queue)
+    config = str(cluster.kubeconfig(folder / "kubeconfig"))
+    async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0) as engine:
+        await started(engine, *NAMES)
+        await engine.reflector.ready()
+        yield engine
+
+
+async def said(engine: KubernetesEngine) -> list[str]:
+    return [(await engine.observe(name)).waiting for name in NAMES]
+
+
+def asked(cluster: Cluster) -> int:
+    return cluster.counts["get", "localqueues/pendingworkloads"]
+
+
+@pytest.mark.parametrize("version", ["v1beta2", "v1beta1"])
+async def test_kueue_says_its_place(tmp_path: Path, version: str) -> None:
+    async with Cluster() as cluster:
+        cluster.install_kueue(version=version)
+        async with waiting(cluster, tmp_path) as engine:
+            expected = [f"It waits in the queue training: number {place} of 3." for place in (1, 2, 3)]
+            assert await said(engine) == expected == await said(engine)
+            assert asked(cluster) == 1, "the queue is asked for all of them, and not at every look"
+
+
+async def test_a_place_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "LOOK_SECONDS", 0.0)
+    async with Cluster() as cluster:
+        cluster.install_kueue()
+        async with waiting(cluster, tmp_path) as engine:
+            assert (await engine.observe("c")).waiting == "It waits in the queue training: number 3 of 3."
+            cluster.admit("a")
+            assert (await engine.observe("c")).waiting == "It waits in the queue training: number 2 of 2."
+            await until(engine, "a", lambda seen: not seen.waiting)
+
+
+async def test_without_the_right_nothing_is_said(tmp_path: Path) -> None:
+    async with Cluster() as cluster:
+        cluster.install_kueue()
+        cluster.forbid("get", "localqueues/pendingworkloads")
+        async with waiting(cluster, tmp_path) as engine:
+            for _ in range(2):
+                assert await said(engine) == ["It waits in the queue training."] * 3
+            assert asked(cluster) == 1
+
+
+@pytest.mark.parametrize("fault", ["500", "429", "lost"])
+async def test_a_fault_says_nothing(tmp_path: Path, fault: str) -> None:
+    async with Cluster() as cluster:
+        cluster.install_kueue()
+        async with waiting(cluster, tmp_path) as engine:
+            cluster.spoil("get", "localqueues/pendingworkloads", fault)
+            assert (await engine.observe("a")).waiting.startswith("It waits in the queue training")
+
+
+async def test_without_kueue_nobody_is_asked(tmp_path: Path) -> None:
+    async with Cluster() as cluster, waiting(cluster, tmp_path) as engine:
+        assert await said(engine) == ["It waits in the queue training."] * 3
+
+
+async def test_without_a_queue_the_older_pods_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "LOOK_SECONDS", 0.0)
+    async with Cluster() as cluster, waiting(cluster, tmp_path, queue=None) as engine:
+        for name in NAMES:
+            cluster.unschedulable(cluster.pods(name)[0], "0/1 nodes are available")
+
+        def refused(seen: Observation) -> bool:
+            return "No node" in seen.waiting
+
+        for name in NAMES:
+            await until(engine, name, refused)
+        first, second, third = await said(engine)
+        assert first == "No node can take it now: 0/1 nodes are available."
+        assert second == "No node can take it now: 1 other training waits longer; 0/1 nodes are available."
+        assert third == "No node can take it now: 2 other trainings wait longer; 0/1 nodes are available."
+        assert asked(cluster) == 0
+        cluster.run(cluster.schedule(cluster.pods("a")[0]))
+        assert (await until(engine, "a", lambda seen: not seen.waiting)).attempts
