@@ -396,6 +396,14 @@ async def test_watches_end_fall_silent_and_mark_time(cluster: Cluster, batch: An
     await until(lambda: marked.types[-1] == "BOOKMARK")
     since = marked.seen[-1]["object"]["metadata"]["resourceVersion"]
     assert int(since) == cluster.store.version
+    none = Watching(batch, allow_watch_bookmarks=True, label_selector="of=nobody")
+    for number in range(40):  # what does not fit keeps no time from being marked
+        cluster.put("jobs", job("a") | {"metadata": {"name": "a", "annotations": {"n": str(number)}}})
+        await asyncio.sleep(0.01)
+    assert none.types and {*none.types} == {"BOOKMARK"}
+    none.task.cancel()
+    await until(lambda: cluster.streams.now == 2)
+    since = str(cluster.store.version)
     cluster.silence_watches()
     heard, later = len(plain.seen) + len(marked.seen), Watching(batch, resource_version=since)
     await batch.create_namespaced_job("training", job("b", suspend=True))
@@ -404,7 +412,7 @@ async def test_watches_end_fall_silent_and_mark_time(cluster: Cluster, batch: An
     assert len(plain.seen) + len(marked.seen) == heard and cluster.streams.now == 3
     cluster.close_watches()
     await asyncio.gather(plain.task, marked.task, later.task)
-    assert (cluster.streams.now, cluster.streams.most, cluster.streams.opened) == (0, 3, 3)
+    assert (cluster.streams.now, cluster.streams.most, cluster.streams.opened) == (0, 3, 4)
     torn, left = Watching(batch), Watching(batch)
     await until(lambda: cluster.streams.now == 2)
     left.task.cancel()
@@ -417,7 +425,7 @@ async def test_watches_end_fall_silent_and_mark_time(cluster: Cluster, batch: An
     old = Watching(batch, resource_version=since)
     await old.task
     assert old.types == ["ERROR"] and old.seen[0]["object"]["code"] == 410
-    assert cluster.counts["watch", "jobs"] == 6
+    assert cluster.counts["watch", "jobs"] == 7
 
 
 async def test_a_thousand_running_jobs_among_ten_thousand(cluster: Cluster, batch: Any) -> None:

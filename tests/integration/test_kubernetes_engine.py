@@ -46,7 +46,7 @@ async def cluster() -> AsyncIterator[KubernetesServer]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.02)
     monkeypatch.setattr(reflector, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(connection, "SECONDS", 1.0)
+    monkeypatch.setattr(connection, "SECONDS", 3.0)
 
 
 @pytest.fixture

@@ -110,12 +110,15 @@ class Streams:
         ]
 
     async def _write(self, response: web.StreamResponse, stream: Stream, marks: bool) -> None:
-        """Until the stream is closed: what is in the queue goes out together."""
+        """Until the stream is closed: what is in the queue goes out together. Time is marked whatever else is said."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.bookmark_interval
         while True:
             try:
-                async with asyncio.timeout(self.bookmark_interval if marks else None):
+                async with asyncio.timeout_at(due if marks else None):
                     changes = [await stream.queue.get()]
             except TimeoutError:
+                due = loop.time() + self.bookmark_interval
                 if not stream.silent and stream.queue.empty():
                     await response.write(self._bookmark(stream.kind))
                 continue
