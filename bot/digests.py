@@ -6,6 +6,7 @@ that neither a restart nor a second scheduler sends a date twice. The scheduler 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -90,17 +91,38 @@ def lines(digest: Digest, zone: ZoneInfo) -> list[str]:
         found += ["", *wording.table(("job", "asked by", "outcome", "estimate P50", "actual", "time"), rows), ""]
     found += wording.spend_lines(digest.spend, digest.budget)
     found.append(f"{digest.month.period.name} so far: {digest.month.total}; at this pace {dollars(digest.forecast)}.")
-    wasted = sum(
-        (one.actual.amount.dollars for one in digest.outcomes if one.job.phase is not JobPhase.SUCCEEDED), Decimal(0)
-    )
-    if wasted:
-        found.append(f"Spent on jobs that did not succeed: {dollars(wasted)}.")
+    found += [f"{line[:1].upper()}{line[1:]}." for line in (waste(digest.outcomes), coverage(digest.outcomes)) if line]
     for proposal in digest.waiting:
         found.append(
             f"Waits for approval: proposal {proposal.number}, {proposal.offer.spec.recipe} by {proposal.requester}, "
             f"up to {proposal.offer.estimate.ceiling}, expires {wording.moment(proposal.expires_at, zone)}."
         )
     return found
+
+
+def waste(outcomes: Sequence[Outcome]) -> str:
+    """What brought nothing: by how its job ended, and the attempts before the last of those that succeeded."""
+    lost: dict[str, Decimal] = {}
+    for one in outcomes:
+        succeeded = one.job.phase is JobPhase.SUCCEEDED
+        last = max((held.attempt for held in one.job.intervals), default=0)
+        repeated = [held for held in one.job.intervals if held.attempt != last]
+        cost = actual(repeated, one.job.finished_at).amount if succeeded and one.job.finished_at else one.actual.amount
+        part = "attempts that were repeated" if succeeded else one.job.phase.value
+        if not succeeded or repeated:
+            lost[part] = lost.get(part, Decimal(0)) + cost.dollars
+    parts = [f"{part} {dollars(amount)}" for part, amount in sorted(lost.items()) if amount]
+    return f"brought nothing: {dollars(sum(lost.values(), Decimal(0)))} ({', '.join(parts)})" if parts else ""
+
+
+def coverage(outcomes: Sequence[Outcome]) -> str:
+    """How often the P90 held, of the jobs that succeeded and had one."""
+    known = [
+        (one.actual.seconds, one.estimate.p90_seconds)
+        for one in outcomes
+        if one.job.phase is JobPhase.SUCCEEDED and one.estimate.p90_seconds is not None
+    ]
+    return f"estimates: {sum(took <= p90 for took, p90 in known)} of {len(known)} within their P90" if known else ""
 
 
 def _outcome(one: EndedJob, now: datetime) -> Outcome:

@@ -21,7 +21,7 @@ from bot.approvals.pricing import Pricing
 from bot.core.errors import Conflict, Refused, Unavailable
 from bot.core.job import Act, Job, JobPhase, Step, next_step, remedy
 from bot.core.policy import check_start
-from bot.core.proposal import Proposal
+from bot.core.proposal import Proposal, Verdict
 from bot.outbox import CLOSE_RUN, Notifier, Outbox, Runs, backoff
 from bot.policies import Policies
 from bot.store.reading import OpenJob
@@ -245,6 +245,7 @@ class Reconciler:
             manifest=proposal.offer.manifest,
             run_id=job.run_id,
             tracking_uri=self._runs.uri,
+            approvers=sorted(vote.voter for vote in proposal.votes_for(Verdict.APPROVE)),
         )
         crash("create.before")
         try:

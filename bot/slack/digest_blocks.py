@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from bot import wording
-from bot.core.job import TERMINAL, JobPhase
+from bot.core.job import TERMINAL
+from bot.digests import Digest, Outcome, coverage, waste
 from bot.slack import limits
 from bot.slack.charts import bars, cell, number, table, who
 from bot.slack.elements import Block, context, header, pairs, person, section
 from bot.slack.text import escape, fitting_lines, local, mention
 from tools.cost import Amount, dollars
-
-if TYPE_CHECKING:
-    from bot.digests import Digest, Outcome
 
 ROWS = 50  # of the table; ten are shown at once
 WAITING_SHOWN = 15
@@ -81,10 +78,7 @@ def _spend(digest: Digest) -> list[str]:
     people = [f"{mention(name)} {escape(str(amount))}" for name, amount in day.by_requester]
     named = (("by person", people), ("by recipe", _named(day.by_recipe)), ("by device", _named(day.by_device)))
     rows += [f"{title}: {_some(found)}" for title, found in named if found]
-    wasted = _wasted(digest.outcomes)
-    if wasted:
-        rows.append(f"on jobs that did not succeed: {dollars(wasted)}")
-    return rows
+    return rows + [line for line in (waste(digest.outcomes), coverage(digest.outcomes)) if line]
 
 
 def _named(rows: Sequence[tuple[str, Amount]]) -> list[str]:
@@ -94,11 +88,6 @@ def _named(rows: Sequence[tuple[str, Amount]]) -> list[str]:
 def _some(found: Sequence[str]) -> str:
     more = len(found) - NAMES_SHOWN
     return ", ".join(found[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _wasted(outcomes: Sequence[Outcome]) -> Decimal:
-    lost = (one.actual.amount.dollars for one in outcomes if one.job.phase is not JobPhase.SUCCEEDED)
-    return sum(lost, Decimal(0))
 
 
 def _month(digest: Digest) -> list[str]:

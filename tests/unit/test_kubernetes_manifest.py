@@ -132,6 +132,7 @@ def submission(manifest: dict[str, Any]) -> Submission:
         manifest=manifest,
         run_id="r1",
         tracking_uri="http://mlflow:5000",
+        approvers=("ann", "bob"),
     )
 
 
@@ -146,6 +147,7 @@ def test_identity_adds_nothing_else(of: Any) -> None:
     assert made["metadata"]["annotations"] == {
         "signalbox.dev/proposal": "c53b6e",
         "signalbox.dev/spec-digest": "d" * 64,
+        "signalbox.dev/approvers": "ann,bob",
     }
     assert env(made)["MLFLOW_RUN_ID"] == "r1"
     assert env(made)["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"

@@ -84,6 +84,7 @@ class Submission:
     manifest: Mapping[str, Any]
     run_id: str  # the MLflow run that waits for this training
     tracking_uri: str
+    approvers: Sequence[str] = ()
 
 
 class Engine(Protocol):

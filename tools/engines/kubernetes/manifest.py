@@ -21,6 +21,7 @@ OURS = "signalbox"
 SELECTOR = f"{MANAGED_BY}={OURS}"
 PROPOSAL = "signalbox.dev/proposal"
 DIGEST = "signalbox.dev/spec-digest"
+APPROVERS = "signalbox.dev/approvers"
 RECIPE = "signalbox.dev/recipe"
 WANTED_QUEUE = "signalbox.dev/queue"  # approved with the rest; the release turns it into Kueue's own label
 RELEASED = "signalbox.dev/released"
@@ -121,7 +122,8 @@ def complete(submission: Submission) -> dict[str, Any]:
     recipe = job["spec"]["template"]["metadata"]["labels"][RECIPE]
     meta["name"] = submission.name
     meta["labels"] = {**meta.get("labels", {}), MANAGED_BY: OURS, RECIPE: recipe}
-    meta["annotations"] = {**meta.get("annotations", {}), PROPOSAL: submission.proposal_id, DIGEST: submission.digest}
+    ours = {PROPOSAL: submission.proposal_id, DIGEST: submission.digest, APPROVERS: ",".join(submission.approvers)}
+    meta["annotations"] = {**meta.get("annotations", {}), **ours}
     run = {"MLFLOW_RUN_ID": submission.run_id, "MLFLOW_TRACKING_URI": submission.tracking_uri}
     for container in job["spec"]["template"]["spec"]["containers"]:
         container["env"] = [*container.get("env", []), *_variables(run)]
