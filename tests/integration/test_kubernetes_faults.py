@@ -1,0 +1,189 @@
+"""What goes wrong in a cluster, as people are told it: one sentence with the next step, and the cost that was held.
+
+The real use cases, reconciler, engine and client; behind them an API server with controllers and a kubelet stand-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bot.core.job import Job, JobPhase
+from bot.core.proposal import Proposal
+from bot.store.reading import OpenJob
+from tests.fakes.kubernetes import Cluster
+from tests.fakes.kubernetes.kinds import JOBS
+from tests.world import Bot, World
+from tools.cost import RateCard, actual
+from tools.engines.kubernetes import connection
+from tools.engines.kubernetes.engine import KubernetesEngine
+from tools.engines.kubernetes.manifest import ClusterSettings
+
+RATES = {"version": "r1", "effective_from": "2026-01-01T00:00:00Z", "cpu_core_hour": "0.05", "memory_gib_hour": "0.01"}
+
+
+@dataclass
+class Place:
+    """A cluster with one bot on it."""
+
+    cluster: Cluster
+    bot: Bot
+
+    async def approved(self) -> Proposal:
+        return await self.bot.approve(await self.bot.propose(max_runtime_minutes=200))
+
+    async def looked(self, proposal: Proposal, rounds: int = 4) -> OpenJob:
+        """The job after the reconciler has looked so often, back-off or not."""
+        for _ in range(rounds):
+            self.bot.world.clock.forward(minutes=2)
+            await self.bot.reconciler.tick()
+        found = await self.bot.store.job_detail(proposal.id)
+        assert found is not None
+        return found
+
+    async def running(self) -> Proposal:
+        proposal = await self.approved()
+        await self.looked(proposal)
+        (pod,) = self.cluster.pods(proposal.job_name)
+        self.cluster.schedule(pod)
+        self.cluster.run(pod)
+        found = await self.looked(proposal)
+        assert found.job.phase is JobPhase.RUNNING
+        return proposal
+
+    def starts(self, proposal: Proposal) -> int:
+        return len(self.cluster.pods(proposal.job_name))
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    world = World(url=f"sqlite:///{tmp_path / 'faults.db'}", rates=RateCard.parse({"versions": [RATES]}))
+    async with Cluster() as cluster:
+        cluster.clock = world.clock
+        config = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
+        settings = ClusterSettings(namespace="training")
+        async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0) as engine:
+            world.engine = engine  # type: ignore[assignment]
+            async with world.bot() as bot:
+                yield Place(cluster, bot)
+
+
+def dollars(job: Job) -> str:
+    assert all(held.ended_at is not None for held in job.intervals), "nothing is held any more"
+    return str(actual(job.intervals, job.finished_at or job.approved_at).amount)
+
+
+async def test_admission_refuses_the_job(place: Place) -> None:
+    place.cluster.refuse("images of this registry are not allowed")
+    proposal = await place.approved()
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.FAILED and found.job.intervals == ()
+    assert "images of this registry are not allowed" in found.job.reason
+
+
+async def test_a_quota_is_full(place: Place) -> None:
+    """The controller is refused its pod; as soon as there is room, it goes on by itself."""
+    full = "exceeded quota: training, requested: requests.cpu=4, used: requests.cpu=8, limited: requests.cpu=8"
+    place.cluster.refuse(full, resource="pods")
+    proposal = await place.approved()
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.SUBMITTED and "quota" in found.trouble and place.starts(proposal) == 0
+    assert place.bot.world.surface.kinds(proposal).count("trouble") == 1, "told once"
+
+
+async def test_an_image_that_does_not_exist_gives_up_at_the_deadline(place: Place) -> None:
+    proposal = await place.approved()
+    await place.looked(proposal)
+    (pod,) = place.cluster.pods(proposal.job_name)
+    place.cluster.schedule(pod)
+    place.cluster.image_pull_backoff(pod)
+    found = await place.looked(proposal)
+    assert "cannot be pulled" in found.trouble and "Check the image's name" in found.trouble
+    assert found.job.phase is JobPhase.RUNNING, "its resources are held, and charged, while the image is tried"
+    place.bot.world.clock.forward(hours=4)
+    place.cluster.tick()
+    place.cluster.finish_termination()
+    place.cluster.tick()
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.FAILED and dollars(found.job) != "$0.00"
+
+
+async def test_a_foreign_job_of_our_name_is_left_alone(place: Place) -> None:
+    proposal = await place.approved()
+    theirs = {"name": proposal.job_name, "annotations": {"signalbox.dev/spec-digest": "theirs"}}
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "x", "image": "x"}]}}
+    place.cluster.put("jobs", {"metadata": theirs, "spec": {"suspend": True, "template": template}})
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.FAILED and "left alone" in found.job.reason
+    there = place.cluster.job(proposal.job_name)
+    assert there["spec"]["suspend"] and there["spec"]["template"]["spec"]["containers"][0]["image"] == "x"
+
+
+async def test_a_job_deleted_by_hand_keeps_its_cost(place: Place) -> None:
+    proposal = await place.running()
+    place.cluster.delete(JOBS, "training", proposal.job_name, {"propagationPolicy": "Background"})
+    place.cluster.finish_termination()
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.FAILED and "no longer has the job" in found.job.reason
+    assert dollars(found.job) != "$0.00" and found.job.intervals[-1].estimated
+
+
+async def test_a_job_suspended_by_hand_is_not_started_again_by_us(place: Place) -> None:
+    proposal = await place.running()
+    job = place.cluster.job(proposal.job_name)
+    place.cluster.put("jobs", {"metadata": {"name": proposal.job_name}, "spec": job["spec"] | {"suspend": True}})
+    place.cluster.finish_termination()
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.RUNNING and "Somebody suspended its Job" in found.trouble
+    assert found.job.intervals[-1].ended_at is not None, "it holds nothing meanwhile, and costs nothing"
+
+
+async def test_a_lost_node_is_another_attempt_and_both_are_charged(place: Place) -> None:
+    proposal = await place.running()
+    (pod,) = place.cluster.pods(proposal.job_name)
+    place.cluster.lose_node(pod)
+    place.cluster.finish_termination()
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.RUNNING
+    second = next(one for one in place.cluster.pods(proposal.job_name) if not one["spec"].get("nodeName"))
+    place.cluster.put("nodes", {"metadata": {"name": "other"}}, namespace="")
+    place.cluster.schedule(second, "other")
+    place.cluster.run(second)
+    await place.looked(proposal)
+    place.cluster.succeed(second)
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.SUCCEEDED and [one.attempt for one in found.job.intervals] == [1, 2]
+
+
+@pytest.mark.parametrize("fault", ["503", "hang"])
+async def test_an_api_server_away_for_an_hour_starts_nothing_twice(
+    place: Place, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SECONDS", 1.0)
+    proposal = await place.approved()
+    place.cluster.spoil_all(fault)
+    found = await place.looked(proposal, rounds=3)
+    assert found.job.phase is JobPhase.SUBMITTED and "it is tried again" in found.trouble
+    assert place.bot.world.surface.kinds(proposal).count("trouble") == 1, "told once"
+    place.cluster.spoil_all("")
+    place.bot.world.clock.forward(hours=1)
+    await place.looked(proposal)
+    (pod,) = place.cluster.pods(proposal.job_name)
+    place.cluster.schedule(pod)
+    place.cluster.run(pod)
+    place.cluster.succeed(pod)
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.SUCCEEDED and place.starts(proposal) == 1
+
+
+@pytest.mark.parametrize(
+    ("forbid", "words"),
+    [(("create", "jobs"), "role.yaml"), (("patch", "jobs"), "role.yaml")],
+)
+async def test_a_verb_that_is_forbidden(place: Place, forbid: tuple[str, str], words: str) -> None:
+    place.cluster.forbid(*forbid)
+    found = await place.looked(await place.approved())
+    assert words in found.trouble + found.job.reason
