@@ -149,6 +149,19 @@ async def test_a_stream_that_says_nothing_is_opened_anew(
     await until(engine, "a", running)
 
 
+async def test_a_version_that_is_gone_at_once_is_not_listed_again_and_again(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.05)
+    cluster.streams.expired = True
+    await engine.reflector.ready()
+    await asyncio.sleep(1.5)
+    assert cluster.listed["jobs"] <= 3
+    cluster.streams.expired = False
+    await started(engine, "a")
+    assert (await engine.observe("a")).standing is Standing.PENDING
+
+
 async def test_as_long_as_the_server_asks(
     cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
