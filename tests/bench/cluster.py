@@ -197,6 +197,8 @@ async def _serve(kubeconfig: Path, running: int, finished: int) -> None:
     async with Cluster() as cluster:
         trainings = Trainings(cluster)
         trainings.fill(running, finished)
+        if not running:
+            cluster.autorun()  # what is created from now on ends at once, and waits in nobody's way
         cluster.compact()
         cluster.kubeconfig(kubeconfig)
         runner = web.AppRunner(Orders(cluster, trainings).application())
