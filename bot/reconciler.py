@@ -37,6 +37,7 @@ from tools.engines.base import (
     Standing,
     Submission,
 )
+from tools.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._driven: dict[str, asyncio.Task[None]] = {}
         self._reminded: set[str] = set()
+        self._saved: dict[str, Progress] = {}  # what of each job's progress is in the database
         self._closing: asyncio.Task[None] | None = None
         self._remind_next = datetime.min.replace(tzinfo=UTC)
         self._permitting = asyncio.Lock()  # slots are counted and taken by one job at a time
@@ -140,7 +142,7 @@ class Reconciler:
                 continue
             name = found.job.name
             if name not in self._driven and name not in waiting:
-                task = asyncio.create_task(self._drive(found), name=f"drive {name}")
+                task = asyncio.create_task(self._drive(found, now), name=f"drive {name}")
                 self._driven[name] = task
                 task.add_done_callback(partial(self._forget, name))
 
@@ -161,10 +163,12 @@ class Reconciler:
     def _forget(self, name: str, _: asyncio.Task[None]) -> None:
         self._driven.pop(name, None)
 
-    async def _drive(self, found: OpenJob) -> None:
+    async def _drive(self, found: OpenJob, now: datetime) -> None:
         """As many steps as lead on at once; what fails is written beside the job and tried again later."""
         try:
             async with asyncio.timeout(STEP_SECONDS):
+                if await self._goes_on(found, now):
+                    return
                 for _ in range(STEPS_A_TICK):
                     if not await self._step(found.job.proposal_id):
                         return
@@ -177,6 +181,19 @@ class Reconciler:
         except Exception as error:  # one row's bug must not stop the others
             log.exception("job %s: a step failed", found.job.name)
             await self._back_off(found, f"Internal error ({type(error).__name__}); see the log of Signalbox.")
+
+    async def _goes_on(self, found: OpenJob, now: datetime) -> bool:
+        """Whether all that can be seen is recorded, by the one query that read all: true of most, at most looks."""
+        job = found.job
+        if job.phase is JobPhase.QUEUED:
+            return False
+        observed = await self._engine.observe(job.name)
+        return (
+            next_step(job, observed, now).act in (Act.PROGRESS, Act.WAIT)
+            and _recorded(job, observed)
+            and observed.waiting in ("", found.trouble)
+            and (job.phase is not JobPhase.RUNNING or self._saved.get(job.name) == observed.progress)
+        )
 
     async def _back_off(self, found: OpenJob, trouble: str) -> None:
         failures = found.failures + 1
@@ -292,6 +309,7 @@ class Reconciler:
         if observed.progress != await self._store.progress(job.proposal_id):
             await self._store.write(lambda writing: writing.save_progress(job, observed.progress))
             await self._notifier.progress(job, observed.progress)
+        self._saved[job.name] = observed.progress
         return False
 
     async def _stop(self, job: Job, observed: Observation, step: Step) -> bool:
@@ -328,6 +346,7 @@ class Reconciler:
                 writing.tell(job.team, job.channel, CLOSE_RUN, job.proposal_id, "signalbox")
 
         await self._store.write(commit)
+        self._saved.pop(job.name, None)
         crash("finish.after_commit")
         self.wake()
         return False
@@ -413,6 +432,12 @@ def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Int
         ended = _closed(interval, later) if later and interval in known else interval
         made.append(replace(ended, attempt=number))
     return tuple(made)
+
+
+def _recorded(job: Job, observed: Observation) -> bool:
+    """Whether every attempt that can be seen has its interval."""
+    seen = {(one.started_at, one.ended_at, one.estimated) for one in observed.attempts}
+    return seen <= {(one.started_at, one.ended_at, one.estimated) for one in job.intervals}
 
 
 def _closed(interval: Interval, now: datetime) -> Interval:
