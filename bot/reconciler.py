@@ -64,6 +64,8 @@ class Reconciler:
         self._reminded: set[str] = set()
         self._saved: dict[str, Progress] = {}  # what of each job's progress is in the database
         self._closing: asyncio.Task[None] | None = None
+        self._delivering: asyncio.Task[None] | None = None
+        self._deliver_again = False
         self._remind_next = datetime.min.replace(tzinfo=UTC)
         self._permitting = asyncio.Lock()  # slots are counted and taken by one job at a time
 
@@ -82,7 +84,8 @@ class Reconciler:
                 await asyncio.sleep(again - asyncio.get_running_loop().time())
                 self._wake.clear()
         finally:
-            tasks = [*self._driven.values(), *([self._closing] if self._closing else [])]
+            beside = [task for task in (self._closing, self._delivering) if task is not None]
+            tasks = [*self._driven.values(), *beside]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -91,10 +94,13 @@ class Reconciler:
         """One look at everything. With `wait`, every job's step is over when it returns."""
         await _guarded("expire proposals", self._expire)
         await _guarded("remind approvers", self._remind)
+        self._deliver_again = True
+        if not wait and (self._delivering is None or self._delivering.done()):
+            self._delivering = asyncio.create_task(self._deliver_all())
         await _guarded("drive jobs", self._drive_jobs)
         if wait:
             await asyncio.gather(*self._driven.values())
-        await _guarded("deliver notices", self._outbox.deliver)
+            await _guarded("deliver notices", self._outbox.deliver)
         if self._closing is None or self._closing.done():
             self._closing = asyncio.create_task(_guarded("close MLflow's runs", self._outbox.close_runs))
         if wait:
@@ -126,6 +132,12 @@ class Reconciler:
             self._reminded.add(key)
             with suppress(IntegrityError):  # another replica, or a life before this, has told it
                 await self._store.write(partial(_reminded, proposal, key))
+
+    async def _deliver_all(self) -> None:
+        """Beside everything else: jobs do not wait for a slow surface. What comes meanwhile is handed over after it."""
+        while self._deliver_again:
+            self._deliver_again = False
+            await _guarded("deliver notices", self._outbox.deliver)
 
     async def deliver(self) -> None:
         """Hand over what people have not seen yet, now."""
