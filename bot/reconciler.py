@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -19,25 +18,15 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Conflict, Refused, Unavailable
-from bot.core.job import Act, Job, JobPhase, Step, next_step, remedy
-from bot.core.policy import check_start
-from bot.core.proposal import Proposal, Verdict
-from bot.outbox import CLOSE_RUN, Notifier, Outbox, Runs, backoff
+from bot.core.job import Act, JobPhase, next_step
+from bot.core.proposal import Proposal
+from bot.outbox import Notifier, Outbox, Runs, backoff
 from bot.policies import Policies
+from bot.steps import Steps
 from bot.store.reading import OpenJob
 from bot.store.store import Store
 from bot.store.writing import Writing
-from tools.cost import Interval
-from tools.crashpoints import crash
-from tools.engines.base import (
-    Engine,
-    EngineRefused,
-    EngineUnavailable,
-    Observation,
-    Standing,
-    Submission,
-)
-from tools.progress import Progress
+from tools.engines.base import Engine, EngineUnavailable, Observation, Standing
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +43,16 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._engine = engine
-        self._runs = runs
-        self._outbox = Outbox(store, notifier, runs)
-        self._pricing = pricing
         self._policies = policies
-        self._notifier = notifier
+        self._outbox = Outbox(store, notifier, runs)
+        self._steps = Steps(store, engine, runs, pricing, policies, notifier, self.wake)
         self._wake = asyncio.Event()
         self._driven: dict[str, asyncio.Task[None]] = {}
         self._reminded: set[str] = set()
-        self._saved: dict[str, Progress] = {}  # what of each job's progress is in the database
         self._closing: asyncio.Task[None] | None = None
         self._delivering: asyncio.Task[None] | None = None
         self._deliver_again = False
         self._remind_next = datetime.min.replace(tzinfo=UTC)
-        self._permitting = asyncio.Lock()  # slots are counted and taken by one job at a time
 
     def wake(self) -> None:
         """Something was committed: look now rather than at the next tick."""
@@ -179,10 +164,10 @@ class Reconciler:
         """As many steps as lead on at once; what fails is written beside the job and tried again later."""
         try:
             async with asyncio.timeout(STEP_SECONDS):
-                if await self._goes_on(found, now):
+                if await self._steps.goes_on(found, now):
                     return
                 for _ in range(STEPS_A_TICK):
-                    if not await self._step(found.job.proposal_id):
+                    if not await self._steps.take(found.job.proposal_id):
                         return
         except Conflict:
             self.wake()  # it moved as we looked; look again
@@ -193,19 +178,6 @@ class Reconciler:
         except Exception as error:  # one row's bug must not stop the others
             log.exception("job %s: a step failed", found.job.name)
             await self._back_off(found, f"Internal error ({type(error).__name__}); see the log of Signalbox.")
-
-    async def _goes_on(self, found: OpenJob, now: datetime) -> bool:
-        """Whether all that can be seen is recorded, by the one query that read all: true of most, at most looks."""
-        job = found.job
-        if job.phase is JobPhase.QUEUED:
-            return False
-        observed = await self._engine.observe(job.name)
-        return (
-            next_step(job, observed, now).act in (Act.PROGRESS, Act.WAIT)
-            and _recorded(job, observed)
-            and observed.waiting in ("", found.trouble)
-            and (job.phase is not JobPhase.RUNNING or self._saved.get(job.name) == observed.progress)
-        )
 
     async def _back_off(self, found: OpenJob, trouble: str) -> None:
         failures = found.failures + 1
@@ -219,192 +191,6 @@ class Reconciler:
 
         await self._store.write(commit)
 
-    async def _step(self, proposal_id: str) -> bool:
-        """One step from fresh rows. True if another may follow at once."""
-        job = await self._store.job(proposal_id)
-        if job is None or not job.open:
-            return False
-        queued = job.phase is JobPhase.QUEUED
-        observed = Observation(standing=Standing.ABSENT) if queued else await self._engine.observe(job.name)
-        step = next_step(job, observed, await self._store.now())
-        return await self._acts[step.act](self, job, observed, step)
-
-    async def _permit(self, job: Job, observed: Observation, step: Step) -> bool:
-        """The second gate: slots, then budget, policy and the digest, right before anything is asked of the engine."""
-        async with self._permitting:
-            jobs = await self._store.open_jobs()
-            claimed = sum(one.job.phase is JobPhase.SUBMITTED for one in jobs)
-            waiting = [one.job.name for one in jobs if one.job.phase is JobPhase.QUEUED]
-            free = await self._engine.free_slots() - claimed
-            if job.name not in waiting[: max(free, 0)]:
-                return False
-            proposal = await self._proposal(job)
-            try:
-                policy = await self._policies.of(job.team, job.channel)
-                now = await self._store.now()
-                budget = await self._pricing.budget(policy, job.team, job.channel, now, apart_from=job.proposal_id)
-                check_start(policy, proposal, budget)
-            except Refused as error:
-                return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
-
-            def commit(writing: Writing) -> None:
-                after = job.changed(phase=JobPhase.SUBMITTED, submitted_at=writing.now)
-                writing.move(job, after, kind="permitted", actor="signalbox")
-
-            await self._store.write(commit)
-        crash("permit.after_commit")
-        return True
-
-    async def _open_run(self, job: Job, observed: Observation, step: Step) -> bool:
-        run_id = await self._runs.open_run(await self._proposal(job), job)
-        crash("run.opened")
-        await self._record(job, "run", run_id=run_id)
-        crash("run.recorded")
-        return True
-
-    async def _create(self, job: Job, observed: Observation, step: Step) -> bool:
-        proposal = await self._proposal(job)
-        if proposal.offer.digest != job.digest or job.run_id is None:
-            reason = "What would run is not what was approved (its digest differs); it was not started."
-            return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=reason))
-        submission = Submission(
-            name=job.name,
-            proposal_id=job.proposal_id,
-            digest=job.digest,
-            manifest=proposal.offer.manifest,
-            run_id=job.run_id,
-            tracking_uri=self._runs.uri,
-            approvers=sorted(vote.voter for vote in proposal.votes_for(Verdict.APPROVE)),
-        )
-        crash("create.before")
-        try:
-            uid = await self._engine.create(submission)
-        except EngineRefused as error:
-            return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
-        crash("create.after")
-        await self._record(job, "created", uid=uid)
-        crash("create.recorded")
-        return True
-
-    async def _record_uid(self, job: Job, observed: Observation, step: Step) -> bool:
-        await self._record(job, "created", uid=observed.uid)
-        return True
-
-    async def _release(self, job: Job, observed: Observation, step: Step) -> bool:
-        crash("release.before")
-        try:
-            await self._engine.release(job.name, job.uid or "")
-        except EngineRefused as error:
-            return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
-        crash("release.after")
-        return True
-
-    async def _start(self, job: Job, observed: Observation, step: Step) -> bool:
-        proposal = await self._proposal(job)
-        intervals = _intervals(job, observed, proposal)
-        after = job.changed(phase=JobPhase.RUNNING, started_at=intervals[0].started_at, intervals=intervals)
-
-        def commit(writing: Writing) -> None:
-            writing.move(job, after, kind="started", actor="signalbox")
-            writing.tell(job.team, job.channel, "started", job.proposal_id, "signalbox")
-
-        await self._store.write(commit)
-        crash("start.recorded")
-        return observed.standing is Standing.ENDED
-
-    async def _progress(self, job: Job, observed: Observation, step: Step) -> bool:
-        intervals = _intervals(job, observed, await self._proposal(job))
-        if intervals != job.intervals:
-            await self._record(job, "attempt", intervals=intervals)
-            return True
-        await self._say_why(job, observed)
-        if observed.progress != await self._store.progress(job.proposal_id):
-            await self._store.write(lambda writing: writing.save_progress(job, observed.progress))
-            await self._notifier.progress(job, observed.progress)
-        self._saved[job.name] = observed.progress
-        return False
-
-    async def _stop(self, job: Job, observed: Observation, step: Step) -> bool:
-        await self._engine.cancel(job.name, job.uid or "")
-        if job.phase is JobPhase.RUNNING:
-            await self._progress(job, observed, step)
-        return False
-
-    async def _finish(self, job: Job, observed: Observation, step: Step) -> bool:
-        """Close the books: phase, reason, metrics, intervals; people hear it if and only if this commits."""
-        assert step.phase is not None
-        intervals = job.intervals
-        proposal = await self._proposal(job)
-        if observed.attempts and observed.uid == job.uid and job.phase is not JobPhase.QUEUED:
-            intervals = _intervals(job, observed, proposal)
-        phase = step.phase
-        helps = remedy(job, proposal.offer.spec, observed) if phase is not JobPhase.SUCCEEDED else {}
-        crash("finish.before_commit")
-
-        def commit(writing: Writing) -> None:
-            after = job.changed(
-                phase=phase,
-                reason=step.reason,
-                finished_at=writing.now,
-                metrics=dict(observed.progress.result) if phase is JobPhase.SUCCEEDED else {},
-                intervals=tuple(_closed(interval, writing.now) for interval in intervals),
-            )
-            writing.save_progress(job, observed.progress)
-            writing.move(job, after, kind=phase.value, actor=job.cancel_by or "signalbox")
-            if helps:
-                writing.save_remedy(job, helps)
-            writing.tell(job.team, job.channel, "finished", job.proposal_id, "signalbox")
-            if job.run_id:
-                writing.tell(job.team, job.channel, CLOSE_RUN, job.proposal_id, "signalbox")
-
-        await self._store.write(commit)
-        self._saved.pop(job.name, None)
-        crash("finish.after_commit")
-        self.wake()
-        return False
-
-    async def _waiting(self, job: Job, observed: Observation, step: Step) -> bool:
-        await self._say_why(job, observed)
-        return False
-
-    async def _say_why(self, job: Job, observed: Observation) -> None:
-        """Why it does not start or get on. People hear it anew when the kind of trouble changes, not its details."""
-        found = await self._store.job_detail(job.proposal_id) if observed.waiting else None
-        if found is not None and observed.waiting != found.trouble:
-            told = found.trouble.partition(":")[0] == observed.waiting.partition(":")[0]
-
-            def commit(writing: Writing) -> None:
-                writing.save_trouble(job, observed.waiting, 0, writing.now)
-                if not told:
-                    writing.tell(job.team, job.channel, "trouble", job.proposal_id, "signalbox")
-
-            await self._store.write(commit)
-            if told:
-                await self._notifier.progress(job, observed.progress)
-            self.wake()
-
-    async def _record(self, job: Job, kind: str, **changes: object) -> None:
-        after = job.changed(**changes)
-        await self._store.write(lambda writing: writing.move(job, after, kind=kind, actor="signalbox"))
-
-    async def _proposal(self, job: Job) -> Proposal:
-        proposal = await self._store.proposal_by_id(job.proposal_id)
-        assert proposal is not None, "a job has a proposal by the database's own constraint"
-        return proposal
-
-    _acts: Mapping[Act, Callable[[Reconciler, Job, Observation, Step], Awaitable[bool]]] = {
-        Act.WAIT: _waiting,
-        Act.PERMIT: _permit,
-        Act.OPEN_RUN: _open_run,
-        Act.CREATE: _create,
-        Act.RECORD_UID: _record_uid,
-        Act.RELEASE: _release,
-        Act.START: _start,
-        Act.PROGRESS: _progress,
-        Act.STOP: _stop,
-        Act.FINISH: _finish,
-    }
-
 
 def _expired(before: Proposal, writing: Writing) -> None:
     after = before.expired(writing.now)
@@ -414,49 +200,6 @@ def _expired(before: Proposal, writing: Writing) -> None:
 
 def _reminded(proposal: Proposal, key: str, writing: Writing) -> None:
     writing.tell(proposal.team, proposal.channel, "reminder", proposal.id, "signalbox", once=key)
-
-
-def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Interval, ...]:
-    """The engine's attempts as intervals at the approved rates. Times before the bot's own restart are as observed.
-
-    What was recorded and cannot be observed any more (a drained node took its pod along) was held all the same: it
-    stays, and ended at the latest when the next began.
-    """
-    offer = proposal.offer
-    seen = [
-        Interval(
-            attempt=attempt.number,
-            started_at=attempt.started_at,
-            ended_at=attempt.ended_at,
-            resources=offer.resources,
-            rate_version=offer.rate_version,
-            hourly=offer.hourly,
-            estimated=attempt.estimated,
-        )
-        for attempt in observed.attempts
-    ]
-    began = {interval.started_at for interval in seen}
-    known = [interval for interval in job.intervals if interval.started_at not in began]
-    found = sorted((*known, *seen), key=lambda interval: interval.started_at)
-    made = []
-    for number, interval in enumerate(found, 1):
-        later = found[number].started_at if number < len(found) else None
-        ended = _closed(interval, later) if later and interval in known else interval
-        made.append(replace(ended, attempt=number))
-    return tuple(made)
-
-
-def _recorded(job: Job, observed: Observation) -> bool:
-    """Whether every attempt that can be seen has its interval."""
-    seen = {(one.started_at, one.ended_at, one.estimated) for one in observed.attempts}
-    return seen <= {(one.started_at, one.ended_at, one.estimated) for one in job.intervals}
-
-
-def _closed(interval: Interval, now: datetime) -> Interval:
-    """An interval whose end nobody saw ends now, marked as estimated."""
-    if interval.ended_at is not None:
-        return interval
-    return replace(interval, ended_at=max(now, interval.started_at), estimated=True)
 
 
 async def _guarded(what: str, act: Callable[[], Awaitable[None]]) -> None:

@@ -75,7 +75,7 @@ MUTANTS = (
     ),
     Mutant(
         "the second gate is open",
-        "bot/reconciler.py",
+        "bot/steps.py",
         "check_start(policy, proposal, budget)",
         "pass",
         (STORE,),
@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(
         "an event does not follow from the one before",
         "bot/store/chain.py",
-        "hashed = link(head.hash, body)",
+        "hashed = link(hashed, body)",
         'hashed = link("", body)',
         (STORE,),
     ),
