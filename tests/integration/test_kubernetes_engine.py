@@ -318,7 +318,7 @@ async def test_faults_in_words(
     began = time.monotonic()
     with pytest.raises(kind, match=words):
         await engine.create(submission(engine))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 async def test_no_namespace(cluster: KubernetesServer, tmp_path: Path) -> None:
@@ -428,19 +428,6 @@ async def test_a_server_that_closes_at_once_is_not_stormed(
     assert counted(cluster, "watch")["jobs"] <= 5
     assert counted(cluster, "list")["jobs"] == 1
     assert not engine.reflector.fresh
-
-
-async def test_while_a_stream_fails_the_server_itself_is_asked(
-    cluster: KubernetesServer, engine: KubernetesEngine, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.5)
-    for _ in range(50):
-        cluster.spoil("watch", "pods", "503")
-    await engine.reflector.ready()
-    await until_true(lambda: not engine.reflector.fresh)
-    await engine.release(NAME, await engine.create(submission(engine)))
-    world.runs()
-    assert (await engine.observe(NAME)).standing is Standing.RUNNING
 
 
 async def test_pages(cluster: KubernetesServer, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch) -> None:

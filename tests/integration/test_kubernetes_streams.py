@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.kubernetes import Cluster
-from tools.engines.base import Observation, Standing, Submission
+from tools.engines.base import EngineUnavailable, Observation, Standing, Submission
 from tools.engines.kubernetes import logs, reflector
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
@@ -82,11 +82,22 @@ async def test_whoever_looks_first_waits_for_the_lists(cluster: Cluster, tmp_pat
     assert sum(asked.values()) <= 6, "three lists and three streams, whatever there is to look at"
 
 
-async def test_lists_that_fail_are_not_waited_for(cluster: Cluster, engine: KubernetesEngine) -> None:
-    await started(engine, "a")
-    cluster.spoil("list", "events", "500")
-    seen = await until(engine, "a", lambda seen: seen.standing is Standing.PENDING)
-    assert seen.uid
+async def test_while_nothing_can_be_listed_nobody_asks_by_itself(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.02)
+    async with another(cluster, tmp_path) as before:
+        await started(before, "a")
+    cluster.spoil_all("500")
+    cluster.requests.clear()
+    async with another(cluster, tmp_path) as engine:
+        for _ in range(20):
+            with pytest.raises(EngineUnavailable, match="HTTP 500"):
+                await engine.observe("a")
+        assert not cluster.counts["get", "jobs"]
+        cluster.spoil_all("")
+        await engine.reflector.ready()
+        assert (await engine.observe("a")).standing is Standing.PENDING
 
 
 async def test_a_short_outage_changes_nothing_that_is_known(
@@ -118,6 +129,8 @@ async def test_a_long_outage_is_told(
     async with asyncio.timeout(10):
         while engine.reflector.fresh:
             await asyncio.sleep(0.02)
+    with pytest.raises(EngineUnavailable, match="HTTP 500"):
+        await engine.observe("a")
 
 
 async def test_where_watches_fail_lists_are_taken(

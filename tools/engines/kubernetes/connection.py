@@ -12,7 +12,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import aiohttp
@@ -60,6 +60,10 @@ class Connection:
     async def get(self, path: str, **query: Any) -> dict[str, Any]:
         return _parsed(await self.text(path, **query))
 
+    async def page(self, path: str, **query: Any) -> dict[str, Any]:
+        """As `get`, before all who wait for their turn: what it tells makes most of them needless."""
+        return _parsed(await self._ask("GET", path, query, turns=nullcontext()))
+
     async def text(self, path: str, **query: Any) -> bytes:
         return await self._ask("GET", path, query)
 
@@ -70,11 +74,19 @@ class Connection:
         """A merge patch."""
         return dict(json.loads(await self._ask("PATCH", path, {}, dict(body), MERGE)))
 
-    async def _ask(self, method: str, path: str, query: Mapping[str, Any], body: Any = None, kind: str = "") -> bytes:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any],
+        body: Any = None,
+        kind: str = "",
+        turns: AbstractAsyncContextManager[None] | None = None,
+    ) -> bytes:
         for last in (False, True):
             sent = time.monotonic()
             try:
-                async with self._turns, self._sent(method, path, query, body, kind, SECONDS) as response:
+                async with turns or self._turns, self._sent(method, path, query, body, kind, SECONDS) as response:
                     return bytes(await response.read())
             except Problem as problem:
                 if last or problem.code != 401 or not await self._renew(sent):

@@ -168,8 +168,8 @@ class KubernetesEngine:
 
     async def observe(self, name: str) -> Observation:
         """From the streams while they are fresh. That a Job is not there is always asked of the API server itself."""
-        await self.reflector.begun()
         async with _translated(name):
+            await self.reflector.begun()
             job = self.reflector.jobs.objects.get(name) if self.reflector.fresh else None
             if job is not None:
                 pods, events = self.reflector.pods.of(name), list(self.reflector.events.objects.values())

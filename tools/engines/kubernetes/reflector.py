@@ -2,7 +2,7 @@
 
 A stream that ends is taken up where it ended; one that fails waits, longer each time, with jitter; a version that is
 gone (410) and ten minutes are answered by a new list. Nothing here is trusted for ever: `fresh` says whether all kinds
-were heard of lately, and who asks otherwise asks the API server itself. Where watches fail and lists do not, lists are
+were heard of lately. Where watches fail and lists do not, lists are
 taken instead, as seldom as the wait between two tries. Of each object only what somebody reads is kept: what a real
 cluster notes beside it (who owns which field) is as large again, and ten thousand finished trainings stay for a day.
 """
@@ -36,7 +36,7 @@ LONGEST_WAIT_SECONDS = 15.0
 SHORT_SECONDS = 5.0  # a stream that ends sooner counts as a failure: a server that closes at once is not stormed
 QUIET_SECONDS = 90.0  # a stream that says nothing for so long is dead: a server that is well marks time every minute
 STALE_SECONDS = QUIET_SECONDS + LONGEST_WAIT_SECONDS + 30.0
-GRACE_SECONDS = 45.0  # a stream may fail for so long until each training is asked for by itself: thousands of requests
+GRACE_SECONDS = 45.0  # a stream may fail for so long until what it told is too old
 GONE_COUNTS = 3  # failures, that a version from a list is gone at once: to list is dear
 BLIND = 3  # failures of a watch, until a list is tried in its place
 FIRST_LOOK_SECONDS = 45.0  # that who looks waits for the first lists
@@ -76,6 +76,7 @@ class Kind:
     heard_at: float = float("-inf")
     failures: int = 0
     failing_since: float = float("inf")
+    error: Problem | Unreachable | EngineUnavailable | None = None  # of the last try, while it fails
     ready: asyncio.Event = field(default_factory=asyncio.Event)  # listed once
     tried: asyncio.Event = field(default_factory=asyncio.Event)  # or at least asked for
     _groups: dict[str, dict[str, Raw]] = field(default_factory=dict)
@@ -92,11 +93,12 @@ class Kind:
         return self.ready.is_set() and now - self.failing_since < GRACE_SECONDS and now - self.heard_at < STALE_SECONDS
 
     def heard(self) -> None:
-        self.heard_at, self.failures, self.failing_since = time.monotonic(), 0, float("inf")
+        self.heard_at, self.failures, self.failing_since, self.error = time.monotonic(), 0, float("inf"), None
         self.tried.set()
 
-    def failed(self) -> None:
+    def failed(self, error: Problem | Unreachable | EngineUnavailable | None = None) -> None:
         self.failures += 1
+        self.error = error
         self.failing_since = min(self.failing_since, time.monotonic())
         self.tried.set()
 
@@ -174,12 +176,16 @@ class Reflector:
             await kind.ready.wait()
 
     async def begun(self) -> None:
-        """Wait until every kind was listed once, or could not be: who looks before asks for each training by itself."""
+        """Wait until every kind was listed once. Raises why, where one cannot be and nothing fresh is known: a thousand
+        trainings that ask by themselves would get no better answer, and would not let an API server come back."""
         self.start()
         if self._tasks and not all(kind.tried.is_set() for kind in self._kinds):
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LOOK_SECONDS):
                     await asyncio.gather(*(kind.tried.wait() for kind in self._kinds))
+        blind = [kind.error for kind in self._kinds if kind.error is not None and not kind.fresh]
+        if self._tasks and blind:
+            raise blind[0]
 
     @property
     def fresh(self) -> bool:
@@ -198,7 +204,7 @@ class Reflector:
                 kind.version = ""
                 short += GONE_COUNTS if began - kind.listed_at < SHORT_SECONDS else 0
             except (Problem, Unreachable, EngineUnavailable) as error:
-                kind.failed()
+                kind.failed(error)
                 if kind.failures >= BLIND or (isinstance(error, Problem) and error.code == 410):
                     kind.version = ""
                 asked = error.retry_after if isinstance(error, Problem) else 0.0
@@ -216,7 +222,7 @@ class Reflector:
         found: list[Raw] = []
         query: dict[str, Any] = kind.query | {"limit": PAGE}
         while True:
-            page = await self._connection.get(kind.path, **query)
+            page = await self._connection.page(kind.path, **query)
             found += map(_slim, page.get("items") or ())
             meta = page.get("metadata") or {}
             if not meta.get("continue"):
