@@ -216,7 +216,7 @@ class Steps:
         """Why it does not start or get on. People hear it anew when the kind of trouble changes, not its details."""
         found = await self._store.job_detail(job.proposal_id) if observed.waiting else None
         if found is not None and observed.waiting != found.trouble:
-            told = found.trouble.partition(":")[0] == observed.waiting.partition(":")[0]
+            told = _kind(found.trouble) == _kind(observed.waiting)
 
             def commit(writing: Writing) -> None:
                 writing.save_trouble(job, observed.waiting, 0, writing.now)
@@ -249,6 +249,11 @@ class Steps:
         Act.STOP: _stop,
         Act.FINISH: _finish,
     }
+
+
+def _kind(trouble: str) -> str:
+    """What a sentence says before its details."""
+    return trouble.partition(":")[0].rstrip(".")
 
 
 def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Interval, ...]:
