@@ -16,7 +16,7 @@ from typing import NoReturn
 from trainers.reporting import ExitCode, error
 
 # What is not a parameter of the training itself: a resumed run may differ in it.
-SURROUNDINGS = ("data_dir", "output_dir", "resume", "experiment", "offline")
+SURROUNDINGS = ("data_dir", "output_dir", "resume", "checkpoint_seconds", "experiment", "offline")
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +59,11 @@ def add_common_arguments(parser: Parser) -> None:
     parser.add_argument("--data-dir", type=Path, default=data_dir, help="folder of data sets and models [%(default)s]")
     parser.add_argument("--output-dir", type=Path, default=Path("output"), help="folder of checkpoints [%(default)s]")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=real(0, 86400),
+        help="between two checkpoints in an epoch, 0 after every step [60, more where writing one takes long]",
+    )
     parser.add_argument("--experiment", help="MLflow experiment of a new run, where MLFLOW_RUN_ID names none")
     parser.add_argument("--offline", action="store_true", help="download nothing, as with HF_HUB_OFFLINE=1")
 

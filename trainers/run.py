@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT = "checkpoint.pt"  # in the output folder
-CHECKPOINT_SECONDS = 600.0  # between two of them: what a machine that dies without a signal may cost
+CHECKPOINT_SECONDS = 60.0  # between two of them: what a machine that dies without a signal may cost
+CHECKPOINT_SHARE = 0.02  # of the time, at most, goes into writing them: a large model's come less often
 LOSS_POINTS = 1000  # points of the loss curve in MLflow, however many steps there are
 
 
@@ -113,6 +114,7 @@ class Run:
         args = self.args
         self._samples, self._device, self._parts = samples, device, parts
         self._saved = time.monotonic()
+        self._interval = CHECKPOINT_SECONDS if args.checkpoint_seconds is None else args.checkpoint_seconds
         self._interruption.defer()
         if args.resume:
             self._restore()
@@ -154,7 +156,7 @@ class Run:
     def check(self) -> None:
         """Ask where it is safe to stop: raises `Interrupted` after a signal, and saves now and then."""
         self._interruption.check()
-        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+        if time.monotonic() - self._saved >= self._interval:
             self.save()
 
     def step_done(self, samples: int, **sums: torch.Tensor) -> None:
@@ -215,6 +217,7 @@ class Run:
         """Write the checkpoint whole or not at all; `TrainerError` if it cannot be written."""
         import torch
 
+        started = time.monotonic()
         state = {
             "parameters": self.parameters,
             "position": {item.name: getattr(self.position, item.name) for item in fields(Position)},
@@ -236,6 +239,8 @@ class Run:
                 "free some space or name another folder with --output-dir."
             ) from problem
         self._saved = time.monotonic()
+        if self.args.checkpoint_seconds is None:
+            self._interval = max(CHECKPOINT_SECONDS, (self._saved - started) / CHECKPOINT_SHARE)
 
     def _restore(self) -> None:
         import torch

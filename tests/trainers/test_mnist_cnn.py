@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.trainers.conftest import ALONE, finish
+from tests.trainers.killing import assert_kills_change_nothing
 from trainers.mnist_cnn import AdamW, build_model, read_idx
 from trainers.reporting import BadInput
 
@@ -145,6 +146,10 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(trainers, tmp_path):
     for name, tensor in expected["model"].items():
         assert torch.equal(tensor, actual["model"][name]), name
     assert torch.equal(expected["optimizer"]["mean"], actual["optimizer"]["mean"])
+
+
+def test_killed_at_any_moment_and_resumed_is_as_if_never_killed(trainers, tmp_path):
+    assert_kills_change_nothing(trainers, tmp_path, "mnist_cnn", "--epochs", 12, "--seed", 5, **ALONE)
 
 
 def test_an_early_signal_ends_with_the_status_of_an_interruption(trainers, tmp_path):
