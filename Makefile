@@ -7,7 +7,7 @@ BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean bench-mnist
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ mutants: setup  ## break the code on purpose and see the tests fail (minutes)
 
 bench: setup  ## start-to-ready seconds and memory of the bot, side by side
 	@$(BOT) -m tests.bench.startup
+
+bench-mnist: .venv-trainers/.ready  ## the MNIST trainer against an ordinary script; ARGS="--data-dir …" or "--synthetic"
+	@$(TRAINERS) -m tests.bench.mnist $(ARGS)
 
 bench-slack: .venv/.ready  ## approve clicks in Slack against bare Bolt, side by side
 	@$(BOT) -m tests.bench.slack

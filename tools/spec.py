@@ -81,12 +81,14 @@ class DigitsSpec(TrainingSpec):
 
 class MnistSpec(TrainingSpec):
     module = "trainers.mnist_cnn"
-    summary = "a CNN (conv 1→32→64 + FC) on MNIST's 60,000 images; minutes on a CPU"
+    summary = "a CNN (conv 1→32→64 + FC) on MNIST's 60,000 images; under a minute on a CPU"
     headline = "val_accuracy"
     aliases = ("mnist-cnn", "train-mnist")
 
     recipe: Literal["mnist"] = "mnist"
     epochs: int = Field(default=3, ge=1, le=50, description="passes over the training data")
+    lr: float = Field(default=5e-3, ge=1e-6, le=1.0, description="peak learning rate")
+    batch_size: int = Field(default=128, ge=1, le=4096, description="examples a step")
 
     def argv(self) -> list[str]:
         return ["--dataset", "mnist", *super().argv()]
