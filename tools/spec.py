@@ -94,6 +94,19 @@ class MnistSpec(TrainingSpec):
         return ["--dataset", "mnist", *super().argv()]
 
 
+class Cifar10Spec(TrainingSpec):
+    module = "trainers.cifar10"
+    summary = "a small CNN on CIFAR-10's 50,000 colour images of ten classes; meant for a GPU"
+    headline = "val_accuracy"
+    aliases = ("cifar", "cifar-10")
+
+    recipe: Literal["cifar10"] = "cifar10"
+    epochs: int = Field(default=10, ge=1, le=200, description="passes over the training data")
+    lr: float = Field(default=5e-3, ge=1e-6, le=1.0, description="peak learning rate")
+    batch_size: int = Field(default=256, ge=1, le=4096, description="examples a step")
+    max_runtime_minutes: int = Field(default=120, ge=1, le=2880, description="the job is stopped after this long")
+
+
 class DistilGpt2Spec(TrainingSpec):
     module = "trainers.distilgpt2"
     summary = "fine-tunes a Hugging Face causal language model (distilgpt2 by default) on WikiText-2 or other text"
@@ -116,7 +129,12 @@ class DistilGpt2Spec(TrainingSpec):
         ]
 
 
-CATALOGUE: dict[str, type[TrainingSpec]] = {"digits": DigitsSpec, "mnist": MnistSpec, "distilgpt2": DistilGpt2Spec}
+CATALOGUE: dict[str, type[TrainingSpec]] = {
+    "digits": DigitsSpec,
+    "mnist": MnistSpec,
+    "cifar10": Cifar10Spec,
+    "distilgpt2": DistilGpt2Spec,
+}
 
 _NAMES = {alias: name for name, recipe in CATALOGUE.items() for alias in (name, *recipe.aliases)}
 

@@ -63,7 +63,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         """Propose a training. It does NOT start anything: people approve or reject the proposal with their own hands.
 
         Args:
-            model_type: the recipe: "digits", "mnist" or "distilgpt2".
+            model_type: the recipe, such as "digits", "mnist", "cifar10" or "distilgpt2".
             epochs: passes over the training data; leave out for the recipe's default, like every parameter below.
             lr: learning rate.
             batch_size: examples a step.

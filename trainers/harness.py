@@ -8,12 +8,14 @@ and help is printed without it, and a signal that arrives while it loads finds i
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from trainers.memory import advice, is_out_of_memory
 from trainers.reporting import ExitCode, Interrupted, TrainerError, error, note, one_line
 from trainers.run import Interruption, Run
 
@@ -33,6 +35,8 @@ def main(name: str, parse: Callable[[], argparse.Namespace], train: Callable[[Ru
         code = ExitCode.OK
     except (Exception, Interrupted) as problem:
         code = _failed(problem, run)
+        if code not in (ExitCode.INTERRUPTED, ExitCode.BAD_INPUT) and run is not None and run.checkpoint.exists():
+            note(f"The checkpoint that was written before is kept: {run.checkpoint}.")
     if run is not None:
         run.tracker.close({ExitCode.OK: "FINISHED", ExitCode.INTERRUPTED: "KILLED"}.get(code, "FAILED"))
     sys.exit(code)
@@ -52,20 +56,14 @@ def _failed(problem: BaseException, run: Run | None) -> ExitCode:
         return problem.exit_code
     traceback.print_exception(problem)
     if is_out_of_memory(problem):
-        batch_size = f" than {run.args.batch_size}" if run else ""
-        error(
-            f"The memory did not suffice; train with a batch size smaller{batch_size}, or on a machine with more of it."
-        )
+        batch_size, device = (run.args.batch_size, run.args.device) if run else (None, "cpu")
+        error(advice(problem, batch_size, device))
         return ExitCode.OUT_OF_MEMORY
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = f" ({problem.filename})" if problem.filename else ""
+        error(f"The disk is full{where}; free some space or name another folder with --output-dir.")
+        return ExitCode.FAILURE
     error(
         f"The training failed with {type(problem).__name__}: {one_line(str(problem))[:300]}; the log has the traceback."
     )
     return ExitCode.FAILURE
-
-
-def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether an allocation failed, on GPU or CPU; torch tells the latter by its words alone."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(problem, MemoryError) or (
-        isinstance(problem, RuntimeError) and any(word in str(problem).lower() for word in words)
-    )

@@ -18,7 +18,6 @@ import argparse
 import gzip
 import importlib.util
 import math
-import socket
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +25,19 @@ from typing import TYPE_CHECKING
 
 from trainers.arguments import Parser, add_common_arguments, is_offline, real, whole
 from trainers.harness import main
-from trainers.reporting import BadInput, note
+from trainers.reporting import BadInput
 from trainers.run import Run, torch_device
-from trainers.vision import AdamW, Split, Standardise, evaluate, mixed_precision, one_cycle, shifted
+from trainers.vision import (
+    AdamW,
+    Split,
+    Standardise,
+    download,
+    evaluate,
+    mixed_precision,
+    one_cycle,
+    shifted,
+    with_standardisation,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +128,7 @@ def mnist(data_dir: Path, offline: bool) -> tuple[Split, Split]:
     folder = data_dir / "MNIST" / "raw"
     names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     if not all(_found(folder, name) for name in names) and not offline:
-        _download(data_dir)
+        download("MNIST", data_dir)
     missing = [name for name in names if not _found(folder, name)]
     if missing:
         raise BadInput(
@@ -134,21 +143,6 @@ def mnist(data_dir: Path, offline: bool) -> tuple[Split, Split]:
 
 def _found(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def _download(data_dir: Path) -> None:
-    from torchvision.datasets import MNIST
-
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(
-        5
-    )  # seconds; torchvision sets none, and would wait minutes for a network that is not there
-    try:
-        MNIST(str(data_dir), download=True)
-    except (OSError, RuntimeError) as problem:
-        note(f"MNIST could not be downloaded ({type(problem).__name__}).")
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def read_idx(path: Path) -> torch.Tensor:
@@ -245,6 +239,7 @@ def train(run: Run) -> None:
                 run.step_done(len(batch), loss=loss * len(batch), accuracy=(logits.argmax(1) == labels).sum())
             run.epoch_done(evaluate(model, validation, standardise, run.check))
     run.tracker.artifact(run.checkpoint)
+    run.log_model(with_standardisation(model, standardise), validation.images[:2].cpu().float())
 
 
 if __name__ == "__main__":

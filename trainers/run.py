@@ -20,16 +20,20 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trainers import model_folder
 from trainers.arguments import SURROUNDINGS
 from trainers.reporting import BadInput, Interrupted, ProgressLines, TrainerError, emit, finite, note, one_line, say
 from trainers.tracking import Tracker
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 CHECKPOINT = "checkpoint.pt"  # in the output folder
+MODEL_FOLDER = "model"  # in the output folder and in the run's artifacts
 CHECKPOINT_SECONDS = 60.0  # between two of them: what a machine that dies without a signal may cost
 CHECKPOINT_SHARE = 0.02  # of the time, at most, goes into writing them: a large model's come less often
+GPU_WINDOW = 20  # steps at least between two looks at the loss of a GPU, which has to stop for each
 LOSS_POINTS = 1000  # points of the loss curve in MLflow, however many steps there are
 
 
@@ -120,7 +124,8 @@ class Run:
             self._restore()
         position, batches = self.position, math.ceil(samples / args.batch_size)
         steps, done = args.epochs * batches, (position.epoch - 1) * batches + position.batch
-        self._batches, self._window = batches, max(1, steps // LOSS_POINTS)
+        self._batches = batches
+        self._window = max(GPU_WINDOW if device.type == "cuda" else 1, steps // LOSS_POINTS)
         self._lines = ProgressLines(steps=steps, epochs=args.epochs, done=done)
         hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         threads = torch.get_num_threads()
@@ -213,10 +218,20 @@ class Run:
         emit("result", metrics=metrics, duration_seconds=round(duration, 2))
         say(f"done in {duration:.1f} s")
 
+    def log_model(self, model: nn.Module, example: torch.Tensor) -> None:
+        """Record the network in MLflow's format, with that batch (n, …) as example input; both on the CPU.
+
+        Without a record of the run there is nothing to write. `OSError` if the folder cannot be written.
+        """
+        if self.tracker.active:
+            folder = self.args.output_dir / MODEL_FOLDER
+            self.tracker.model(folder, model_folder.write(folder, model, example))
+
     def save(self) -> None:
-        """Write the checkpoint whole or not at all; `TrainerError` if it cannot be written."""
+        """Write the checkpoint whole or not at all; `TrainerError` if it cannot be written, or is not worth it."""
         import torch
 
+        self._require_sound()
         started = time.monotonic()
         state = {
             "parameters": self.parameters,
@@ -241,6 +256,17 @@ class Run:
         self._saved = time.monotonic()
         if self.args.checkpoint_seconds is None:
             self._interval = max(CHECKPOINT_SECONDS, (self._saved - started) / CHECKPOINT_SHARE)
+
+    def _require_sound(self) -> None:
+        """Finite numbers only: what was saved before a training diverged must not be replaced by what is left of it."""
+        import torch
+
+        step = f"step {(self.position.epoch - 1) * self._batches + self.position.batch}"
+        self._require_finite(self._loss_sum(), step)
+        model = self._parts.get("model")
+        for tensor in model.state_dict().values() if model else ():
+            if torch.is_tensor(tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                self._require_finite(math.nan, step)
 
     def _restore(self) -> None:
         import torch
@@ -304,4 +330,5 @@ def torch_device(name: str) -> torch.device:
         raise BadInput("No GPU is visible to this process; train with --device cpu, or on a machine that has a GPU.")
     if name == "cuda" and torch.cuda.device_count() > 1:
         note(f"{torch.cuda.device_count()} GPUs are visible; this trainer uses the first.")
+    torch.backends.cudnn.deterministic = True  # the same seed gives the same weights
     return torch.device(name)

@@ -2,7 +2,8 @@
 
 MLflow takes seconds to import and as long as its server pleases to answer. In a process of its own it does both beside
 the training, holds none of its locks, and can be given up on. The trainer keeps the whole record as well: what a dead
-server did not take is left as JSON in the output folder, so that nothing is lost.
+server did not take is left as JSON in the output folder, so that nothing is lost. The writer adds what it sees of the
+machine itself (`trainers.machine`); that alone is lost if the server never comes back.
 
 Without MLFLOW_RUN_ID, MLFLOW_TRACKING_URI or --experiment there is no child and no record.
 """
@@ -21,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from trainers import model_folder
+from trainers.machine import Load, facts
 from trainers.reporting import finite, note
 
 if TYPE_CHECKING:
@@ -31,13 +34,15 @@ RUN_FILE = "mlflow-run-id"  # in the output folder: the run that a resumed train
 DEFAULT_EXPERIMENT = "signalbox"
 SEND_INTERVAL = 2.0  # seconds between two batches
 RETRY_INTERVAL = 20.0  # seconds until a server that failed is asked again
+LAST_WAITS = (1.0, 3.0, 6.0)  # seconds before it is asked once more when the training has ended
+NICENESS = 10  # of the writer: the cores are the training's
 CLOSE_TIMEOUT = 300.0  # seconds for the last batch and the artifacts; a fine-tuned model is some hundred MB
 INTERRUPTED_TIMEOUT = 12.0  # Kubernetes kills 30 s after SIGTERM
 BATCH_METRICS = 1000  # MLflow's own limit for one call of log_batch
 # A short time-out and one retry for each call; the writer asks again by itself. Set values win.
 HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
-Record = dict[str, Any]  # {"kind": "param" | "tag" | "metric" | "artifact" | "end", …}
+Record = dict[str, Any]  # {"kind": "param" | "tag" | "metric" | "artifact" | "model" | "end", …}
 
 
 class Tracker:
@@ -60,6 +65,11 @@ class Tracker:
                 start_new_session=True,  # a signal to the trainer's group must not take its record away
             )
 
+    @property
+    def active(self) -> bool:
+        """Whether there is a record at all."""
+        return self._writer is not None
+
     def params(self, params: Mapping[str, object]) -> None:
         """Record parameters; those that the run has already stay as they are."""
         for name, value in params.items():
@@ -79,6 +89,10 @@ class Tracker:
     def artifact(self, path: Path) -> None:
         """Record a file or a folder, which must stay as it is until `close`."""
         self._put("artifact", path=str(path.resolve()))
+
+    def model(self, folder: Path, tensors: dict[str, Any]) -> None:
+        """Record a folder of `model_folder.write`, with what that returned; it must stay as it is until `close`."""
+        self._put("model", path=str(folder.resolve()), tensors=tensors)
 
     def close(self, status: str) -> None:
         """Finish the run as FINISHED, FAILED or KILLED, and wait for the writer; what it missed is left as JSON."""
@@ -126,6 +140,7 @@ class Writer:
         self._client: MlflowClient | None = None
         self._known_params: set[str] = set()
         self._pending: list[Record] = []
+        self._load = Load()
         self._warned = False
 
     def serve(self, lines: Iterable[str]) -> bool:
@@ -134,12 +149,18 @@ class Writer:
         for records in _batches(lines, lambda: RETRY_INTERVAL if self._warned and self._pending else SEND_INTERVAL):
             self._pending += records
             self._flush()
+        for seconds in LAST_WAITS:
+            if self._pending:
+                time.sleep(seconds)
+                self._flush()
         return not self._pending
 
     def _flush(self) -> None:
         try:
+            self._pending[:0] = self._load.records()
             client, run_id = self._connected()
             self._send(client, run_id)
+            self._warned = False
         except Exception as problem:  # whatever MLflow and its libraries raise: training goes on
             if not self._warned:
                 self._warned = True
@@ -168,6 +189,9 @@ class Writer:
         if run.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
         self._known_params = set(run.data.params)
+        # Those of the bot or of the person who made the run stay.
+        tags = {name: value for name, value in facts().items() if name not in run.data.tags}
+        self._pending[:0] = [{"kind": "tag", "name": name, "value": value} for name, value in tags.items()]
         self._client, self._run_id = client, run_id
         return client, run_id
 
@@ -182,7 +206,12 @@ class Writer:
             client.log_batch(run_id, params=params, tags=tags)
         for first in range(0, len(metrics), BATCH_METRICS):
             client.log_batch(run_id, metrics=metrics[first : first + BATCH_METRICS])
-        self._pending = [r for r in self._pending if r["kind"] in ("artifact", "end")]
+        self._pending = [r for r in self._pending if r["kind"] in ("artifact", "model", "end")]
+        for record in self._of_kind("model"):
+            folder = Path(record["path"])
+            model_folder.describe(folder, run_id, record["tensors"])
+            client.log_artifacts(run_id, str(folder), artifact_path=folder.name)
+            self._pending.remove(record)
         for record in self._of_kind("artifact"):
             path = Path(record["path"])
             if path.is_dir():
@@ -229,6 +258,7 @@ def main(arguments: str, lines: IO[str]) -> int:
     """Entry point of the child: 0 if MLflow took everything."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # it ends with the trainer, when the lines end
+    os.nice(NICENESS)
     return 0 if Writer(**json.loads(arguments)).serve(lines) else 1
 
 

@@ -8,9 +8,13 @@ training's device.
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trainers.reporting import note
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +64,36 @@ class Standardise:
 
         floats = images.to(torch.float32, memory_format=torch.channels_last)
         return floats.sub_(self.mean).div_(self.deviation)
+
+
+def download(name: str, data_dir: Path) -> None:
+    """Fetch torchvision's data set of that name into the data folder; if that fails it is noted, no more."""
+    from torchvision import datasets
+
+    before = socket.getdefaulttimeout()
+    # Seconds. torchvision sets none, and would wait minutes for a network that is not there.
+    socket.setdefaulttimeout(5)
+    try:
+        getattr(datasets, name)(str(data_dir), download=True)
+    except (OSError, RuntimeError) as problem:
+        note(f"{name} could not be downloaded ({type(problem).__name__}).")
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def with_standardisation(model: nn.Sequential, standardise: Standardise) -> nn.Sequential:
+    """The network for use elsewhere: pixels from 0 to 255 as float32 → logits, on the CPU, of torch's modules alone."""
+    import copy
+
+    from torch import nn
+
+    # A batch norm that only knows fixed numbers is a standardisation, and loads without this package.
+    first = nn.BatchNorm2d(standardise.mean.numel(), affine=False, eps=0.0)
+    first.running_mean, first.running_var = (
+        standardise.mean.flatten().cpu(),
+        standardise.deviation.square().flatten().cpu(),
+    )
+    return nn.Sequential(first, *copy.deepcopy(model).cpu()).eval()
 
 
 def shifted(images: torch.Tensor, most: int, mode: str = "constant") -> torch.Tensor:

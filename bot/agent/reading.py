@@ -128,7 +128,7 @@ _EXACT: Final = re.compile(
 )
 _WORD: Final = re.compile(r"(?<![\w/-])[a-z][\w-]{3,}", re.IGNORECASE)
 
-_JOB_NAME: Final = r"[a-z][a-z0-9]*-\d+-[0-9a-z]{3,}|(?:digits|mnist|distilgpt2)-\d+"
+_JOB_NAME: Final = rf"[a-z][a-z0-9]*-\d+-[0-9a-z]{{3,}}|(?:{'|'.join(CATALOGUE)})-\d+"
 _RUN_ID: Final = r"(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,32}"
 _REFERENCE: Final = re.compile(
     rf"(?<![\w.-])(?:(?P<job>{_JOB_NAME})|(?P<run>{_RUN_ID})|(?:#|no\.\s*"

@@ -11,7 +11,7 @@ import pytest
 from bot.slack import blocks, modals
 from bot.slack.lint import lint
 from tests.slack import states
-from tools.spec import parse_spec
+from tools.spec import CATALOGUE, parse_spec
 
 
 def answered(form: dict[str, Any], **values: str | None) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def answered(form: dict[str, Any], **values: str | None) -> dict[str, Any]:
 
 
 def test_an_edit_form_sent_as_it_is_changes_nothing() -> None:
-    for recipe in ("digits", "mnist", "distilgpt2"):
+    for recipe in CATALOGUE:
         card = states.card(states.proposal(states.offer(recipe)))
         form = modals.edit(card)
         assert not lint(form)

@@ -1,13 +1,13 @@
-"""What every trainer shares: arguments, divergence, memory."""
+"""What every trainer shares: arguments, divergence, checkpoints."""
 
 from __future__ import annotations
 
 import argparse
+import resource
 
 import pytest
 import torch
 
-from trainers.harness import is_out_of_memory
 from trainers.mnist_cnn import parse
 from trainers.reporting import TrainerError
 from trainers.run import Interruption, Run
@@ -55,6 +55,47 @@ def test_a_loss_that_diverges_ends_the_training(run, loss):
             run.step_done(32, loss=torch.tensor(loss))
 
 
+@pytest.mark.parametrize("ruin", ["loss", "weight"])
+def test_what_has_diverged_never_replaces_a_good_checkpoint(run, ruin):
+    model = torch.nn.Linear(1, 1)
+    with run.training(samples=64, device=torch.device("cpu"), parts={"model": model}):
+        run.save()
+        good = run.checkpoint.read_bytes()
+        if ruin == "loss":
+            run.position.sums["loss"] = torch.tensor(float("nan"))
+        else:
+            model.weight.data.fill_(float("inf"))
+        with pytest.raises(TrainerError, match="train with a learning rate below"):
+            run.save()
+    assert run.checkpoint.read_bytes() == good
+
+
+def test_a_full_disk_leaves_the_checkpoint_of_before(run):
+    model = torch.nn.Linear(100, 1000)
+    with run.training(samples=64, device=torch.device("cpu"), parts={"model": model}):
+        run.save()
+        good = run.checkpoint.read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            with pytest.raises(TrainerError, match="free some space"):
+                run.save()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert run.checkpoint.read_bytes() == good
+    assert [path.name for path in run.checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize(("asked", "least"), [(None, 100.0), (0.0, 0.0), (5.0, 5.0)])
+def test_checkpoints_come_as_often_as_asked_and_else_as_their_writing_allows(run, monkeypatch, asked, least):
+    run.args.checkpoint_seconds = asked
+    clock = iter(range(0, 1000, 2))  # writing one takes two seconds
+    monkeypatch.setattr("trainers.run.time.monotonic", lambda: float(next(clock)))
+    with run.training(samples=64, device=torch.device("cpu"), parts={"model": torch.nn.Linear(1, 1)}):
+        run.save()
+        assert run._interval == least
+
+
 def test_every_sample_comes_once_an_epoch_in_another_order(run):
     with run.training(samples=100, device=torch.device("cpu"), parts={}):
         first = torch.cat(list(run.batches()))
@@ -62,12 +103,3 @@ def test_every_sample_comes_once_an_epoch_in_another_order(run):
         second = torch.cat(list(run.batches()))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(100))
     assert not torch.equal(first, second)
-
-
-def test_failed_allocations_are_told_from_other_errors():
-    with pytest.raises(RuntimeError) as refused:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(refused.value)
-    assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
-    assert is_out_of_memory(MemoryError())
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import mlflow
+import numpy
 import pytest
+import torch
 
-from tests.trainers.conftest import finish
+from tests.trainers.conftest import ALONE, finish
+from tests.trainers.mlflow_http import Server
+from trainers.mnist_cnn import load, parse
 from trainers.tracking import RUN_FILE, Writer
 
 ARGS = ("mnist_cnn", "--epochs", 2, "--lr", 0.002, "--output-dir")
@@ -50,7 +56,74 @@ def test_the_run_that_was_given_gets_the_record(trainers, tmp_path, store, clien
     assert run.data.metrics["val_accuracy"] == outcome.event("result")["metrics"]["val_accuracy"]
     assert run.data.metrics["duration_seconds"] > 0 and run.data.metrics["peak_memory_mb"] > 100
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == list(range(1, 91))
-    assert [file.path for file in client.list_artifacts(run_id)] == ["checkpoint.pt"]
+
+
+def test_a_server_stopped_in_the_middle_and_started_again_misses_no_metric(trainers, tmp_path):
+    server = Server(tmp_path)
+    env = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_RUN_ID": server.run_id, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    args = ("mnist_cnn", "--epochs", 60, "--output-dir", tmp_path / "out")
+    with trainers.started(*args, **ALONE, **env) as process:
+        events: list[dict[str, object]] = []
+        for line in process.stdout:
+            if line.startswith("SIGNALBOX "):
+                events.append(json.loads(line.removeprefix("SIGNALBOX ")))
+            if server.store.get_metric_history(server.run_id, "loss"):
+                break
+        before = len(server.store.get_metric_history(server.run_id, "loss"))
+        server.stop()
+        for line in process.stdout:  # until the writer has met the closed door
+            if "MLflow does not take records" in line:
+                break
+        server.start()
+        outcome = finish(process)
+    assert outcome.code == 0, outcome.stderr
+    assert not (tmp_path / "out" / "mlflow-unsent.json").exists()
+    steps = [point.step for point in server.store.get_metric_history(server.run_id, "loss")]
+    assert 0 < before < len(steps)
+    window = 60 * 45 // 1000
+    expected = [
+        (epoch - 1) * 45 + batch
+        for epoch in range(1, 61)
+        for batch in range(1, 46)
+        if batch % window == 0 or batch == 45
+    ]
+    assert sorted(steps) == expected
+    accuracy = server.store.get_metric_history(server.run_id, "val_accuracy")
+    assert sorted(point.step for point in accuracy) == list(range(1, 61))
+    assert server.status == "FINISHED"
+
+
+def test_the_record_has_the_machine_and_a_model_that_mlflow_reads(trainers, tmp_path, store, client, experiment):
+    run_id = client.create_run(experiment).info.run_id
+    env = {"MLFLOW_TRACKING_URI": store, "MLFLOW_RUN_ID": run_id, "SIGNALBOX_GIT_COMMIT": "c0ffee"}
+    outcome = trainers(*ARGS, tmp_path, **env)
+    assert outcome.code == 0, outcome.stderr
+    run = client.get_run(run_id)
+    assert run.data.tags["mlflow.source.git.commit"] == "c0ffee"
+    assert f"torch=={torch.__version__.partition('+')[0]}" in run.data.tags["packages"]
+    assert {"hostname", "python_version", "cpus"} <= set(run.data.tags)
+    assert 0 <= run.data.metrics["system/cpu_utilization_percentage"] <= 100
+    assert run.data.metrics["system/system_memory_usage_megabytes"] > 100
+
+    assert {file.path for file in client.list_artifacts(run_id)} == {"checkpoint.pt", "model"}
+    folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="model", tracking_uri=store)
+    described = mlflow.models.Model.load(folder)
+    assert described.run_id == run_id and {"pytorch", "python_function"} <= set(described.flavors)
+    (inputs,), (outputs,) = described.signature.inputs.inputs, described.signature.outputs.inputs
+    assert (inputs.shape, outputs.shape) == ((-1, 1, 8, 8), (-1, 10))
+    example = described.load_input_example(folder)
+    # In a process that knows nothing of the trainers, as whoever serves the model has it.
+    script = (
+        "import json, sys, mlflow.pytorch, torch; images = torch.tensor(json.load(sys.stdin))\n"
+        "print(json.dumps(mlflow.pytorch.load_model(sys.argv[1])(images).argmax(1).tolist()))"
+    )
+    command = [sys.executable, "-c", script, folder]
+    elsewhere = subprocess.run(
+        command, input=json.dumps(example.tolist()), capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    _, validation = load(parse(["--dataset", "digits"]))
+    assert numpy.array_equal(example, validation.images[:2].numpy())
+    assert json.loads(elsewhere.stdout) == validation.labels[:2].tolist()
 
 
 def test_failure_and_interruption_are_recorded_in_a_run_of_ones_own(trainers, tmp_path, store, client):

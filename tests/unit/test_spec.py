@@ -37,7 +37,7 @@ def test_strings_and_spellings_are_converted(given: dict[str, object], field: st
         ("digits", {"lr": "0,001"}, "“0,001” is not one"),
         ("digits", {"epochs": "1,5"}, "“1,5” is not one"),
         ("minst", {}, "Did you mean mnist?"),
-        ("resnet", {}, "the recipes are digits, mnist, distilgpt2"),
+        ("resnet", {}, "the recipes are digits, mnist, cifar10, distilgpt2"),
         ("digits", {"learnin_rate": 1}, "has no parameter"),
         ("distilgpt2", {"model": "../../etc/passwd"}, "must be a hub id"),
         ("distilgpt2", {"dataset": "-rf"}, "must be a hub id"),
