@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--synthetic", action="store_true", help="make and use the stand-in data: it is not MNIST")
     parser.add_argument("--baseline", help="command line of an external baseline; run in the repository's folder")
     parser.add_argument("--baseline-epochs", type=int, default=2, help="epochs that the baseline does [%(default)s]")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3], help="epochs of ours, a row each")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 5], help="epochs of ours, a row each")
     parser.add_argument("--seeds", type=int, default=3, help="trainings a row [%(default)s]")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
