@@ -7,7 +7,7 @@ BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean bench-mnist
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean bench-mnist bench-llm
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,8 @@ bench-watch: .venv/.ready  ## a thousand running Jobs in a cluster that fails in
 
 bench-release: .venv/.ready  ## from an approval to the Job's release, against the bare client's create
 	@$(BOT) -m tests.bench.release
+bench-llm: .venv-trainers/.ready  ## the language model's trainer beside an ordinary script of Trainer; ARGS="--model FOLDER --text FILE"
+	@$(TRAINERS) -m tests.bench.llm $(ARGS)
 
 replicas: .venv/.ready  ## two bots on one PostgreSQL share 500 proposals (two minutes; `make test` has 40)
 	@SIGNALBOX_TEST_PROPOSALS=500 $(BOT) -m pytest -s --timeout 900 tests/scenarios/test_replicas.py

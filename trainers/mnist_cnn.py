@@ -9,8 +9,8 @@ Measured on one core of a busy machine that computes in bf16, in CPU seconds of 
     an ordinary script, 2 epochs            some 138 s (by a tenth of the images), 1.16 GB
     a step of 128                           10,500 images/s; in float32 7,300, in bf16 without channels_last 4,900, with
                                             padded convolutions 6,600
-MNIST itself was not at hand, so its accuracy was not measured. On stand-in data that is harder (tests/bench/stand_in.py)
-1, 3 and 5 epochs give 95.0, 96.5 and 97.2 %; the network of the PyTorch project's example, its way, 93.5 % in 2 epochs.
+MNIST itself was not at hand, so its accuracy was not measured. On harder stand-in data (tests/bench/stand_in.py) 1, 3
+and 5 epochs give 95.0, 96.5 and 97.2 %; the network of the PyTorch project's example, its way, 93.5 % in 2 epochs.
 `make bench-mnist` measures both on the machine and the data at hand.
 """
 

@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -41,6 +41,7 @@ class Interruption:
     """SIGTERM and SIGINT: raised at once while there is nothing to save, later only where the trainer asks."""
 
     def __init__(self) -> None:
+        self.agreed: Callable[[bool], bool] = bool  # processes that train together stop at the same step
         self._arrived = False
         self._deferred = False
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,7 +60,7 @@ class Interruption:
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal has arrived."""
-        if self._arrived:
+        if self.agreed(self._arrived):
             raise Interrupted
 
 
@@ -95,6 +96,11 @@ class Run:
         self.tracker = Tracker(name=name, experiment=args.experiment, output_dir=args.output_dir)
         self.tracker.params(self.parameters)
         self._interruption = interruption
+        self._leads = True
+
+    def share(self, *, leads: bool, agreed: Callable[[bool], bool]) -> None:
+        """Train together with other processes: one of them leads and writes, all stop where `agreed` says so."""
+        self._leads, self._interruption.agreed = leads, agreed
 
     def make_output_dir(self) -> None:
         """Make the output folder; `BadInput` if that is not possible."""
@@ -229,6 +235,8 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint whole or not at all; `TrainerError` if it cannot be written, or is not worth it."""
+        if not self._leads:
+            return
         import torch
 
         self._require_sound()

@@ -7,37 +7,20 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.trainers.conftest import ALONE, Trainers, finish
-from trainers.distilgpt2 import Text, learning_rate_share, parse, read_text, to_blocks
+from tests.trainers.language import make_folder
+from trainers.distilgpt2 import learning_rate_share, parse
+from trainers.packing import to_blocks
 from trainers.reporting import BadInput
+from trainers.texts import Text, read_text
 
 ARGS = ("distilgpt2", "--model", "tiny", "--dataset", "text", "--block-size", 32, "--lr", 0.003, "--epochs", 2)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with a model of some thousand weights, its tokenizer of bytes, and text with a validation part."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("data")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder / "tiny")
-    config = GPT2Config(vocab_size=256, n_positions=64, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
-    torch.manual_seed(0)
-    GPT2LMHeadModel(config).save_pretrained(folder / "tiny")
-    text = "".join(f"signal {i} is {'green' if i % 2 else 'red'}\n" for i in range(400))
-    (folder / "text").mkdir()
-    (folder / "text" / "train.txt").write_text(text)
-    (folder / "text" / "valid.txt").write_text(text[:700])
-    (folder / "text" / "test.txt").write_text("not to be read")
-    (folder / "short.txt").write_text("too short")
-    return folder
+    return make_folder(tmp_path_factory.mktemp("data"))
 
 
 def test_perplexity_falls_and_interruption_changes_nothing(trainers: Trainers, folder: Path, tmp_path: Path) -> None:
@@ -80,11 +63,12 @@ def test_text_that_brings_no_validation_part_lends_its_end(folder: Path) -> None
     tokenizer = AutoTokenizer.from_pretrained(folder / "tiny")
     args = parse(["--dataset", "short.txt", "--block-size", "32", "--data-dir", str(folder)])
     lines = read_text("text", folder).train
-    train, validation = to_blocks(Text(lines, []), args, tokenizer)
-    tokens = list("".join(lines).encode())
-    assert len(validation) == round(0.05 * (len(tokens) // 32))
-    assert len(train) + len(validation) == len(tokens) // 32
-    assert tokenizer.decode(train[0]) + tokenizer.decode(train[1]) == "".join(lines)[:64]
+    blocks = to_blocks(Text(lines, None), args, tokenizer)
+    text = "".join(lines)
+    held_out = round(0.05 * (len(text) // 32))
+    assert len(blocks.train) == len(text) // 32 - held_out
+    assert tokenizer.decode(blocks.train[0]) + tokenizer.decode(blocks.train[1]) == text[:64]
+    assert blocks.words == len(text[len(text) // 32 * 32 - held_out * 32 : len(text) // 32 * 32].split())
     with pytest.raises(BadInput, match="smaller block size"):
         to_blocks(read_text("short.txt", folder), args, tokenizer)
 
@@ -92,7 +76,7 @@ def test_text_that_brings_no_validation_part_lends_its_end(folder: Path) -> None
 def test_the_parts_of_a_folder_are_told_by_name(folder: Path, tmp_path: Path) -> None:
     text = read_text("text", folder)
     assert (len(text.train), text.validation[0]) == (400, "signal 0 is red\n")
-    assert read_text("short.txt", folder).validation == []
+    assert read_text("short.txt", folder).validation is None
     (tmp_path / "latin.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(BadInput, match="UTF-8"):
         read_text("latin.txt", tmp_path)
