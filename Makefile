@@ -3,12 +3,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 UV_VERSION := 0.13.9
 HADOLINT_VERSION := 2.15.1
+CHECKOV_VERSION := 3.3.30
+KUBERNETES_VALIDATE_VERSION := 1.37.0
 UV := $(CURDIR)/.uv/bin/uv
 BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean bench-mnist bench-llm images-size lint-images test-images
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean bench-mnist bench-llm images-size lint-images test-images infra
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -74,6 +76,15 @@ lint-images: .uv/bin/uv  ## hadolint over the Dockerfiles
 test-images: .venv/.ready  ## follow the Dockerfiles without an engine and run the result as pods do (root, Linux, ten minutes)
 	@$(BOT) -m pytest -v --timeout 900 tests/images
 
+.infra-venv/.ready: Makefile | .uv/bin/uv
+	@echo "→ what judges infra/ (.infra-venv)"
+	@$(UV) venv --quiet --clear --python $(PYTHON) .infra-venv
+	@$(UV) pip install --quiet --python .infra-venv/bin/python checkov==$(CHECKOV_VERSION) kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
+	@touch $@
+
+infra: .venv/.ready .infra-venv/.ready  ## overlays and Jobs against Kubernetes' schemas and checkov, with kubectl; Terraform's files
+	@PYTHONPATH=. $(BOT) infra/check.py .infra-venv/bin
+
 bench-digest: .venv/.ready  ## the digest over 100,000 jobs against one raw SQL aggregate
 	@$(BOT) -m tests.bench.digest
 
@@ -95,4 +106,4 @@ score: .venv/.ready  ## the utterances against the planner, or MODEL=… BASE_UR
 	@$(BOT) -m tests.agent.score $(if $(MODEL),--model $(MODEL)) $(if $(BASE_URL),--base-url $(BASE_URL))
 
 clean:  ## remove the environments and caches; what Signalbox keeps (.signalbox) stays
-	@rm -rf .venv .venv-trainers .uv .witness .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-trainers .infra-venv .uv .witness .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -82,7 +82,7 @@ class Wheel:
         kept = {name: size for name, size in self.files.items() if not trim.trimmed(name)}
         if cpu:
             kept = {name: size for name, size in kept.items() if not any(part in name for part in CUDA_ONLY)}
-        return sum(size - self.debug.get(name, 0) for name, size in kept.items()) / MB
+        return sum(size - (self.debug.get(name, 0) if trim.strippable(name) else 0) for name, size in kept.items()) / MB
 
     @property
     def whole(self) -> float:
@@ -164,7 +164,7 @@ def looked_up(package: str, wheel: dict[str, Any]) -> Wheel:
         remote = io.BufferedReader(Remote(wheel["url"], wheel["size"]), wheel["size"] if small else 1 << 18)
         with zipfile.ZipFile(remote) as archive:
             found = {one.filename: one.file_size for one in archive.infolist() if not one.is_dir()}
-            compiled = [name for name in found if ".so" in name] if small else []
+            compiled = [name for name in found if trim.strippable(name)] if small else []
             debug = {name: bytes_ for name in compiled if (bytes_ := debugging(archive.read(name)))}
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps({"files": found, "debug": debug}), encoding="utf-8")

@@ -43,9 +43,29 @@ def trimmed(path: str) -> bool:
     return any(fnmatch(path, rule) for rule in RULES) and not any(fnmatch(path, one) for one in KEPT)
 
 
-def strippable(file: Path) -> bool:
-    """Whether a compiled module brings debugging sections; others are left as they came."""
-    return ".so" in file.name and file.is_file() and b".debug_info" in file.read_bytes()
+def strippable(name: str) -> bool:
+    """Whether it is a compiled module of Python's. Libraries that wheels bring along are left as they came."""
+    return name.endswith(".so") and (".cpython-" in name or ".abi3." in name)
+
+
+def strip(file: Path) -> None:
+    """Take its debugging sections, unless the result could not be loaded: wheels' makers move things about in them."""
+    if b".debug_info" not in file.read_bytes():
+        return
+    stripped = file.with_name(f"{file.name}.stripped")
+    subprocess.run(["strip", "--strip-debug", "-o", str(stripped), str(file)], check=True)
+    if aligned(stripped.read_bytes()):
+        stripped.replace(file)
+    else:
+        stripped.unlink()
+
+
+def aligned(elf: bytes) -> bool:
+    """Whether the loader would map a 64-bit ELF file: each segment's offset and address agree within a page."""
+    number = lambda at, length: int.from_bytes(elf[at : at + length], "little")  # noqa: E731 - where ELF has it
+    headers, each, count = number(32, 8), number(54, 2), number(56, 2)
+    segments = [at for at in range(headers, headers + count * each, each) if number(at, 4) == 1]
+    return all((number(at + 8, 8) - number(at + 16, 8)) % number(at + 48, 8) == 0 for at in segments)
 
 
 def main(packages: Path) -> None:
@@ -54,9 +74,8 @@ def main(packages: Path) -> None:
     for file in [one for one in packages.rglob("*") if one.is_file()]:
         if trimmed(file.relative_to(packages).as_posix()):
             file.unlink()
-    for file in sorted(packages.rglob("*.so*")):
-        if strippable(file):
-            subprocess.run(["strip", "--strip-debug", str(file)], check=True)
+    for file in sorted(one for one in packages.rglob("*.so") if strippable(one.name)):
+        strip(file)
     print(f"{before / 1e6:.0f} MB, now {_weight(packages) / 1e6:.0f} MB")
 
 

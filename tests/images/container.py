@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,14 +123,17 @@ class Image:
 
 
 def build(name: str, arguments: Mapping[str, str] | None = None) -> Image:
-    """Follow the image's Dockerfile, step by step. `arguments` are build arguments."""
-    place = CACHE / name
-    shutil.rmtree(place, ignore_errors=True)
+    """Follow the image's Dockerfile, step by step; the caller removes the folder above its root.
+
+    `arguments` are build arguments.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=CACHE))
+    place.chmod(0o755)
     stages: dict[str, Image] = {}
     for stage in read(name).stages:
         assert stage.base == "${PYTHON}", stage.base
         root = place / stage.name
-        root.parent.mkdir(parents=True, exist_ok=True)
         _do("cp", "-a", str(base()), str(root))
         stages[stage.name] = _follow(stage, Image(root, {"PATH": PATH, "LANG": "C.UTF-8"}), stages, arguments or {})
     return stages[stage.name]
