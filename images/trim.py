@@ -34,8 +34,14 @@ RULES: dict[str, str] = {
     "nvidia/nvshmem/lib/*.bc": "for kernels that are compiled with NVSHMEM; PyTorch links its host library alone",
     "torch/bin/*": "PyTorch's build tools and tests",
 }
-# What the rules would take, though it is imported: the first by numpy.testing, the next two by matplotlib.
-KEPT = ("numpy/_core/tests/_natype.py", "fontTools/agl.py", "fontTools/misc/*Tools.py", "*/__init__.py")
+# What the rules would take, though it is needed: by numpy.testing, by matplotlib (two), by `import torch` itself.
+KEPT = (
+    "numpy/_core/tests/_natype.py",
+    "fontTools/agl.py",
+    "fontTools/misc/*Tools.py",
+    "torch/bin/torch_shm_manager",
+    "*/__init__.py",
+)
 
 
 def trimmed(path: str) -> bool:

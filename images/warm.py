@@ -41,7 +41,7 @@ def main(program: str) -> None:
     for name in LATER[program].split():
         importlib.import_module(name)
     files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
-    sources = sorted(file for file in files if file.endswith(".py") and file != __file__)
+    sources = sorted(file for file in files if file.startswith("/") and file.endswith(".py") and file != __file__)
     for source in sources:
         py_compile.compile(source, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     print(f"compiled {len(sources)} modules")

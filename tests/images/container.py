@@ -130,12 +130,20 @@ def build(name: str, arguments: Mapping[str, str] | None = None) -> Image:
     CACHE.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=CACHE))
     place.chmod(0o755)
+    try:
+        return _stages(name, place, arguments or {})
+    except BaseException:
+        shutil.rmtree(place)
+        raise
+
+
+def _stages(name: str, place: Path, arguments: Mapping[str, str]) -> Image:
     stages: dict[str, Image] = {}
     for stage in read(name).stages:
         assert stage.base == "${PYTHON}", stage.base
         root = place / stage.name
         _do("cp", "-a", str(base()), str(root))
-        stages[stage.name] = _follow(stage, Image(root, {"PATH": PATH, "LANG": "C.UTF-8"}), stages, arguments or {})
+        stages[stage.name] = _follow(stage, Image(root, {"PATH": PATH, "LANG": "C.UTF-8"}), stages, arguments)
     return stages[stage.name]
 
 
