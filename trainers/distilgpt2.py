@@ -11,7 +11,8 @@ Under torchrun each process takes its share of every step's blocks, so that the 
 Measured on two CPU cores with bf16 instructions, random weights of distilgpt2's size (82 million), steps of 8 × 128
 tokens, the parts in a loop of their own on a quiet machine: fp32 236 tokens/s, bf16 481 to 533 with 3.2 GB; with pages
 of 2 MB 983; with the loss in chunks and the activation as one operation 750 to 840 with 2.6 GB, of which 1.3 GB are
-weights, gradients and moments, and 0.8 GB libraries. `make bench-llm` compares the whole with an ordinary script.
+weights, gradients and moments, and 0.8 GB libraries. `make bench-llm` compares the whole with an ordinary script;
+one run of 8 steps on a busy machine: 278 tokens/s, 2,608 MiB; Trainer 71 and 3,396 in fp32, 90 and 3,167 in bf16.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ def main(name: str, parse: Callable[[], argparse.Namespace], train: Callable[[Ru
             note(f"The checkpoint that was written before is kept: {run.checkpoint}.")
     if run is not None:
         run.tracker.close({ExitCode.OK: "FINISHED", ExitCode.INTERRUPTED: "KILLED"}.get(code, "FAILED"))
+    Interruption.over()
     sys.exit(code)
 
 

@@ -53,6 +53,12 @@ class Interruption:
             self._deferred = True  # a second signal must not break into the way out
             raise Interrupted
 
+    @staticmethod
+    def over() -> None:
+        """The exit status is known: a signal while the interpreter ends must not replace it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
     def defer(self) -> None:
         """From here on a signal waits for `check`."""
         self._deferred = True

@@ -33,18 +33,12 @@ def metrics(outcome: Outcome) -> list[dict[str, float]]:
     return [event["metrics"] for event in outcome.events if event["event"] == "epoch"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [("--accumulation", 2), ("--lora-rank", 4, "--gradient-checkpointing", "--lr", 0.01)],
-    ids=["accumulation", "adapters"],
-)
-def test_killed_at_any_moment_the_model_is_the_same(
-    trainers: Trainers, folder: Path, tmp_path: Path, options: tuple[object, ...]
-) -> None:
+def test_killed_at_any_moment_the_model_is_the_same(trainers: Trainers, folder: Path, tmp_path: Path) -> None:
+    """With all options that keep a state of their own; without them, tests/trainers/test_distilgpt2.py."""
+    options = ("--accumulation", 2, "--lora-rank", 4, "--gradient-checkpointing", "--lr", 0.01)
     args = ("distilgpt2", *ARGS, "--data-dir", folder, "--epochs", 6, *options)
     last = assert_kills_change_nothing(trainers, tmp_path, *args, kills=(signal.SIGKILL, signal.SIGTERM), **ALONE)
-    before, *_, after = metrics(last) or [{}, last.event("result")["metrics"]]
-    assert after["val_loss"] < before.get("val_loss", 5.4)
+    assert last.event("result")["metrics"]["val_loss"] < 5.4, "it has learnt something"
     weights = [(tmp_path / part / "model" / "model.safetensors").read_bytes() for part in ("whole", "parts")]
     assert weights[0] == weights[1]
     # Adapters are merged: who loads the folder needs to know nothing of them.
