@@ -16,7 +16,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     sed 's/^/--no-install-package=/' images/gpu-packages.txt \
     | xargs /opt/uv/bin/uv sync --frozen --python /usr/local/bin/python --no-default-groups --no-install-project \
     --extra trainers --no-install-package torch --no-install-package torchvision
-# Its dependencies are there, from the lock: docs/adr/0010-cpu-torch.md.
+# Its dependencies are there, from the lock: docs/adr/0008-cpu-torch.md.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/uv \
     /opt/uv/bin/uv pip install --python /opt/venv --no-deps --index-url "${TORCH_INDEX}" -r images/torch-cpu.txt

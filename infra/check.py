@@ -34,7 +34,7 @@ TRAINER = f"ghcr.io/your-team/signalbox-trainer@sha256:{'0' * 64}"  # in product
 def jobs() -> dict[str, dict[str, Any]]:
     """One Job of each kind, as it would be created: on cores, on a GPU with a claim and a queue, a language model."""
     plain = ClusterSettings(image_cpu=TRAINER, image_gpu=TRAINER, tracking_uri="http://mlflow.signalbox:5000")
-    full = replace(plain, data_claim="data", queue="training", gpu_product="NVIDIA-L4")
+    full = replace(plain, data_claim="data", output_claim="checkpoints", queue="training", gpu_product="NVIDIA-L4")
     asked: dict[str, tuple[TrainingSpec, ClusterSettings]] = {
         "digits-cpu": (CATALOGUE["digits"](), plain),
         "mnist-gpu": (CATALOGUE["mnist"](gpus=1), full),

@@ -162,6 +162,8 @@ SETTINGS = {
         "mnist",
         {"gpus": 1},
     ),
+    "checkpoints kept": (ClusterSettings(output_claim="checkpoints"), "digits", {}),
+    "resumed": (ClusterSettings(output_claim="checkpoints"), "digits", {"resume_from": "digits-1-ba3fbb"}),
 }
 
 

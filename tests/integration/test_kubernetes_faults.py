@@ -5,6 +5,7 @@ The real use cases, reconciler, engine and client; behind them an API server wit
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ class Place:
         found = await self.looked(proposal)
         assert found.job.phase is JobPhase.RUNNING
         return proposal
+
+    def created(self, proposal: Proposal) -> bool:
+        return self.cluster.store.find(JOBS, "training", proposal.job_name) is not None
 
     def starts(self, proposal: Proposal) -> int:
         return len(self.cluster.pods(proposal.job_name))
@@ -170,6 +174,10 @@ async def test_an_api_server_away_for_an_hour_starts_nothing_twice(
     assert place.bot.world.surface.kinds(proposal).count("trouble") == 1, "told once"
     place.cluster.spoil_all("")
     place.bot.world.clock.forward(hours=1)
+    async with asyncio.timeout(60):  # until the streams are open again
+        while not place.created(proposal):
+            await place.looked(proposal, rounds=1)
+            await asyncio.sleep(0.2)
     await place.looked(proposal)
     (pod,) = place.cluster.pods(proposal.job_name)
     place.cluster.schedule(pod)
