@@ -64,8 +64,9 @@ class Reconciler:
             while True:
                 again = asyncio.get_running_loop().time() + APART_SECONDS
                 await self.tick(wait=False)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
+                with suppress(TimeoutError):  # asyncio.wait_for would lose a cancel that comes with the wake
+                    async with asyncio.timeout(TICK_SECONDS):
+                        await self._wake.wait()
                 await asyncio.sleep(again - asyncio.get_running_loop().time())
                 self._wake.clear()
         finally:
