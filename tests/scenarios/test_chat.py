@@ -133,6 +133,8 @@ def test_ctrl_c_leaves_the_training_and_the_next_start_finds_it(tmp_path: Path) 
         env=environment(tmp_path, program),
         cwd=SOURCE,
         text=True,
+        # A shell's background jobs ignore Ctrl-C, and what they start does too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdin is not None
     process.stdin.write("".join(f"{line}\n" for line in LOOP))
