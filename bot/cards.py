@@ -77,5 +77,4 @@ class Cards:
     async def _ahead(self, job: Job) -> int:
         if job.phase is not JobPhase.QUEUED:
             return 0
-        waiting = [one.job for one in await self._store.open_jobs() if one.job.phase is JobPhase.QUEUED]
-        return sum(other.approved_at < job.approved_at for other in waiting)
+        return await self._store.count_queued(before=job.approved_at)

@@ -84,6 +84,8 @@ class Steps:
             if job.name not in waiting[: max(free, 0)]:
                 return False
             proposal = await self._proposal(job)
+            if await self._goes_on_elsewhere(proposal.offer.spec.resume_from, jobs):
+                return False
             try:
                 policy = await self._policies.of(job.team, job.channel)
                 now = await self._store.now()
@@ -99,6 +101,16 @@ class Steps:
             await self._store.write(commit)
         crash("permit.after_commit")
         return True
+
+    async def _goes_on_elsewhere(self, checkpoint_of: str | None, jobs: list[OpenJob]) -> bool:
+        """Whether another training writes to the folder of that job's checkpoint: one at a time may."""
+        if checkpoint_of is None:
+            return False
+        for other in (one.job for one in jobs if one.job.phase is not JobPhase.QUEUED):
+            folder = (await self._proposal(other)).offer.spec.resume_from or other.name
+            if folder == checkpoint_of:
+                return True
+        return False
 
     async def _open_run(self, job: Job, observed: Observation, step: Step) -> bool:
         run_id = await self._runs.open_run(await self._proposal(job), job)

@@ -6,6 +6,7 @@ Reads for people take team and channel, so that nobody reads across them; reads 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -268,6 +269,13 @@ class Store:
         found = await self._jobs(schema.job.c.phase.in_(phases), limit=None)
         return sorted(found, key=lambda one: one.job.approved_at)
 
+    async def count_queued(self, *, before: datetime) -> int:
+        """How many jobs were approved before that moment and are queued still."""
+        where = (schema.job.c.phase == JobPhase.QUEUED.value, schema.job.c.approved_at < before)
+        query = sa.select(sa.func.count()).select_from(schema.job).where(*where)
+        found: int = await self.database.read(lambda connection: connection.scalar(query) or 0)
+        return found
+
     async def _jobs(self, *where: sa.ColumnElement[bool], limit: int | None) -> list[OpenJob]:
         query = JOBS.where(*where).order_by(schema.proposal.c.number.desc()).limit(limit)
         return await self.database.read(lambda connection: read_jobs(connection, query))
@@ -344,7 +352,7 @@ class Store:
         """What succeeded, for estimates: the newest jobs with one whole, observed attempt."""
         table, held, revision = schema.job, schema.pod_interval, schema.revision
         query = (
-            sa.select(revision.c.offer, revision.c.estimate, held.c.started_at, held.c.ended_at)
+            sa.select(table.c.name, revision.c.offer, revision.c.estimate, held.c.started_at, held.c.ended_at)
             .join(held, held.c.proposal_id == table.c.proposal_id)
             .join(revision, (revision.c.proposal_id == table.c.proposal_id) & (revision.c.revision == table.c.revision))
             .where(table.c.phase == jobs.JobPhase.SUCCEEDED.value)
@@ -353,6 +361,7 @@ class Store:
             .limit(HISTORY)
         )
         rows = await self.database.read(lambda connection: connection.execute(query).all())
+        attempts = Counter(row.name for row in rows)
         offers = [(Offer.from_document(json.loads(row.offer), json.loads(row.estimate)), row) for row in rows]
         return [
             PastRun(
@@ -361,6 +370,7 @@ class Store:
                 seconds=Decimal(str((row.ended_at - row.started_at).total_seconds())),
             )
             for offer, row in offers
+            if attempts[row.name] == 1 and offer.spec.resume_from is None  # what went on from a checkpoint is a part
         ]
 
     # -- inbox and outbox -------------------------------------------------------------------------------------

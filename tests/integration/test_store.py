@@ -103,6 +103,28 @@ async def test_refusals_are_exact(url: str) -> None:
             await bot.store.proposal("another team", CHANNEL, proposal.number)
 
 
+async def test_a_checkpoint_is_gone_on_from_by_one_training_at_a_time(url: str) -> None:
+    world = World(url=url)
+    world.engine.slots = 9
+    async with world.bot() as bot:
+        first = await bot.approve(await bot.propose())
+        await bot.settle(2)
+        later = [await bot.approve(await bot.propose("rae", resume_from=first.job_name, seed=seed)) for seed in (1, 2)]
+
+        async def running() -> list[str]:
+            await bot.settle(3)
+            return [one.job.name for one in await bot.store.open_jobs() if one.job.phase is JobPhase.RUNNING]
+
+        ran = []
+        for _ in (first, *later):
+            (name,) = await running()
+            ran.append(name)
+            world.engine.finish()
+        assert ran[0] == first.job_name and set(ran[1:]) == {one.job_name for one in later}
+        assert await running() == [] and not await bot.store.open_jobs()
+        assert [run.spec.resume_from for run in await bot.store.history()] == [None], "parts are no history"
+
+
 async def test_time_never_approves(url: str) -> None:
     world = World(url=url)
     async with world.bot() as bot:
