@@ -298,7 +298,7 @@ async def test_an_upload_that_is_refused_loses_the_picture_only(
         assert any("succeeded" in one["text"] and one["ts"] != done["ts"] for one in replies)
         assert not any(one.get("files") for one in replies)
     assert tried == tries
-    assert "no learning curve" in caplog.text and why in caplog.text
+    assert "“Learning curve of" in caplog.text and f"was not uploaded: {why}" in caplog.text
 
 
 async def test_a_strange_channel_is_refused_in_words(scene: Scene) -> None:
