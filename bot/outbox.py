@@ -66,15 +66,13 @@ class Outbox:
     async def deliver(self) -> None:
         """Hand over what people have not seen yet."""
         async with self._delivering:
-            for notice in await self._store.undelivered(self._notifier.teams):
-                if notice.kind != CLOSE_RUN:
-                    await self._deliver(notice)
+            for notice in await self._store.undelivered(self._notifier.teams, other_than=CLOSE_RUN):
+                await self._deliver(notice)
 
     async def close_runs(self) -> None:
         """What is for MLflow alone: apart from what people wait for, since MLflow may hang."""
-        for notice in await self._store.undelivered(self._notifier.teams):
-            if notice.kind == CLOSE_RUN:
-                await self._deliver(notice)
+        for notice in await self._store.undelivered(self._notifier.teams, only=CLOSE_RUN):
+            await self._deliver(notice)
 
     async def _deliver(self, notice: Notice) -> None:
         if not self._store.database.sqlite:  # there may be other replicas

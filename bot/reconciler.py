@@ -18,15 +18,15 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Conflict, Refused, Unavailable
-from bot.core.job import Act, JobPhase, next_step
+from bot.core.job import JobPhase
 from bot.core.proposal import Proposal
 from bot.outbox import Notifier, Outbox, Runs, backoff
 from bot.policies import Policies
 from bot.steps import Steps
 from bot.store.reading import OpenJob
-from bot.store.store import Store
+from bot.store.store import Expiring, Store
 from bot.store.writing import Writing
-from tools.engines.base import Engine, EngineUnavailable, Observation, Standing
+from tools.engines.base import Engine, EngineUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Reconciler:
         if now < self._remind_next:
             return
         self._remind_next = now + timedelta(seconds=REMIND_SECONDS)
-        for proposal in await self._store.pending_everywhere():
+        for proposal in await self._store.expiring():
             key = f"reminder:{proposal.id}:{proposal.revision}"
             policy = await self._policies.of(proposal.team, proposal.channel)
             if policy.remind_before_minutes is None or key in self._reminded:
@@ -133,30 +133,25 @@ class Reconciler:
 
     async def _drive_jobs(self) -> None:
         now = await self._store.now()
-        found_open = await self._store.open_jobs()
-        waiting = await self._without_slot(found_open, now)
-        for found in found_open:
+        held = await self._store.held_jobs()
+        for found in [*held, *await self._next_queued(held, now)]:
             if found.retry_at is not None and found.retry_at > now:
                 continue
             name = found.job.name
-            if name not in self._driven and name not in waiting:
+            if name not in self._driven:
                 task = asyncio.create_task(self._drive(found, now), name=f"drive {name}")
                 self._driven[name] = task
                 task.add_done_callback(partial(self._forget, name))
 
-    async def _without_slot(self, found: list[OpenJob], now: datetime) -> set[str]:
-        """Queued jobs that could only ask for a slot that is not free: a long queue costs one look, not one a job."""
-        absent = Observation(standing=Standing.ABSENT)
-        queued = [one.job for one in found if one.job.phase is JobPhase.QUEUED]
-        asking = {job.name for job in queued if next_step(job, absent, now).act is Act.PERMIT}
-        if not asking:
-            return asking
+    async def _next_queued(self, held: list[OpenJob], now: datetime) -> list[OpenJob]:
+        """As many queued jobs as there are free slots, so that a tick costs no more in a long queue."""
+        if not await self._store.count_queued():
+            return []
         try:
-            free = await self._engine.free_slots()
+            free = await self._engine.free_slots() - sum(one.job.phase is JobPhase.SUBMITTED for one in held)
         except EngineUnavailable:
-            return set()  # each backs off by itself, with its trouble on its row
-        free -= sum(one.job.phase is JobPhase.SUBMITTED for one in found)
-        return asking - {job.name for job in queued[: max(free, 0)]}
+            return await self._store.queued_jobs(first=None, now=now)  # each backs off, with its trouble on its row
+        return await self._store.queued_jobs(first=max(free, 0), now=now)
 
     def _forget(self, name: str, _: asyncio.Task[None]) -> None:
         self._driven.pop(name, None)
@@ -199,7 +194,7 @@ def _expired(before: Proposal, writing: Writing) -> None:
     writing.tell(after.team, after.channel, "expired", after.id, "signalbox")
 
 
-def _reminded(proposal: Proposal, key: str, writing: Writing) -> None:
+def _reminded(proposal: Expiring, key: str, writing: Writing) -> None:
     writing.tell(proposal.team, proposal.channel, "reminder", proposal.id, "signalbox", once=key)
 
 

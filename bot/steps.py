@@ -77,14 +77,12 @@ class Steps:
     async def _permit(self, job: Job, observed: Observation, step: Step) -> bool:
         """The second gate: slots, then budget, policy and the digest, right before anything is asked of the engine."""
         async with self._permitting:
-            jobs = await self._store.open_jobs()
-            claimed = sum(one.job.phase is JobPhase.SUBMITTED for one in jobs)
-            waiting = [one.job.name for one in jobs if one.job.phase is JobPhase.QUEUED]
-            free = await self._engine.free_slots() - claimed
-            if job.name not in waiting[: max(free, 0)]:
+            held = [one.job for one in await self._store.held_jobs()]
+            free = await self._engine.free_slots() - sum(one.phase is JobPhase.SUBMITTED for one in held)
+            if await self._store.count_queued(before=job.approved_at) >= free:
                 return False
             proposal = await self._proposal(job)
-            if await self._goes_on_elsewhere(proposal.offer.spec.resume_from, jobs):
+            if await self._goes_on_elsewhere(proposal.offer.spec.resume_from, held):
                 return False
             try:
                 policy = await self._policies.of(job.team, job.channel)
@@ -102,11 +100,11 @@ class Steps:
         crash("permit.after_commit")
         return True
 
-    async def _goes_on_elsewhere(self, checkpoint_of: str | None, jobs: list[OpenJob]) -> bool:
+    async def _goes_on_elsewhere(self, checkpoint_of: str | None, held: list[Job]) -> bool:
         """Whether another training writes to the folder of that job's checkpoint: one at a time may."""
         if checkpoint_of is None:
             return False
-        for other in (one.job for one in jobs if one.job.phase is not JobPhase.QUEUED):
+        for other in held:
             folder = (await self._proposal(other)).offer.spec.resume_from or other.name
             if folder == checkpoint_of:
                 return True

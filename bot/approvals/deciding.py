@@ -201,6 +201,7 @@ def _job_of(proposal: Proposal, writing: Writing, policy: Policy) -> Job:
         approved_at=writing.now,
         start_before=writing.now + policy.start_within,
         max_runtime_seconds=proposal.offer.estimate.ceiling_seconds,
+        ceiling=proposal.offer.estimate.ceiling.dollars,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -56,6 +57,7 @@ class Job:
     approved_at: datetime
     start_before: datetime  # an approval expires too
     max_runtime_seconds: int
+    ceiling: Decimal  # dollars it may cost at most, as approved
     run_id: str | None = None  # MLflow's
     uid: str | None = None  # the engine's
     submitted_at: datetime | None = None

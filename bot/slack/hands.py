@@ -26,6 +26,7 @@ from bot.desk import Desk
 from bot.policies import Policies
 from bot.slack import blocks, modals, text
 from bot.slack.connection import NO_ANSWER
+from bot.slack.rush import Rush
 from bot.store.store import Store
 from tools.desk import Caller, DeskError
 from tools.spec import SpecError, parse_spec
@@ -68,6 +69,7 @@ class Hands:
         client: AsyncWebClient,
         team: str,
         home: Callable[[str], Awaitable[None]],
+        rush: Rush,
     ) -> None:
         self._store = store
         self._cards = cards
@@ -78,6 +80,7 @@ class Hands:
         self._client = client
         self._team = team
         self._home = home  # shows a person their home page as it is now
+        self._rush = rush
         self._answering: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -105,6 +108,7 @@ class Hands:
 
     async def approve(self, body: Payload) -> None:
         """A click on Approve: the vote is committed when this returns; a refusal is told beside."""
+        self._rush.click()
         refusal = await self._handled(self._approve, body)
         task = asyncio.create_task(self._after(body, refusal))
         self._answering.add(task)

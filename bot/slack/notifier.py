@@ -24,6 +24,7 @@ from bot.core.proposal import Proposal
 from bot.policies import Policies
 from bot.slack import blocks, charts, notices
 from bot.slack.connection import NO_ANSWER
+from bot.slack.rush import Rush
 from bot.slack.text import fenced
 from bot.store.store import Store
 from bot.store.writing import Notice
@@ -73,6 +74,7 @@ class SlackNotifier:
         curve: CurveFile,
         log_lines: LogLines,
         digest: DigestText,
+        rush: Rush,
     ) -> None:
         self._store = store
         self._cards = cards
@@ -82,6 +84,7 @@ class SlackNotifier:
         self._curve = curve
         self._log_lines = log_lines
         self._digest = digest
+        self._rush = rush
         self._edited: dict[str, float] = {}  # proposal → when its card was last edited for progress
         self._files = True  # until this Slack says that it takes none
 
@@ -91,6 +94,7 @@ class SlackNotifier:
 
     async def deliver(self, notice: Notice) -> None:
         """Bring the card up to date, and tell in the thread what people must know."""
+        await self._rush.over()
         if notice.kind == "digest":
             await self._post_digest(notice.channel, date.fromisoformat(notice.subject))
             return
@@ -106,7 +110,7 @@ class SlackNotifier:
     async def progress(self, job: Job, progress: Progress) -> None:
         """Edit the card, not more often than Slack allows; the newest state is what it shows."""
         now = time.monotonic()
-        if now - self._edited.get(job.proposal_id, 0.0) < PROGRESS_SECONDS:
+        if self._rush.on or now - self._edited.get(job.proposal_id, 0.0) < PROGRESS_SECONDS:
             return
         self._edited[job.proposal_id] = now
         try:

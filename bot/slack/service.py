@@ -33,6 +33,7 @@ from bot.slack.http import Front
 from bot.slack.listeners import Listeners
 from bot.slack.notifier import SlackNotifier
 from bot.slack.pages import Pages
+from bot.slack.rush import Rush
 
 log = logging.getLogger(__name__)
 
@@ -99,12 +100,14 @@ class _Room:
         self.client = client
         shared: Any = {"store": app.store, "cards": app.cards, "client": client, "team": team}
         self.conversation = Conversation(app.store, client, answers, app.wake)
+        rush = Rush()
         self.notifier = SlackNotifier(
             **shared,
             policies=app.policies,
             curve=app.curves.of_job,
             log_lines=app.engine.logs,
             digest=self._digest_message,
+            rush=rush,
         )
         pages = Pages(
             **shared,
@@ -120,6 +123,7 @@ class _Room:
             proposing=app.proposing,
             desk=app.desk,
             home=pages.publish,
+            rush=rush,
         )
         self.listeners = Listeners(
             store=app.store,
@@ -212,7 +216,7 @@ async def _missing(app: App, sockets: Sockets | None) -> str:
 async def _numbers(app: App, sockets: Sockets | None) -> dict[str, float]:
     jobs = await app.store.open_jobs()
     return {
-        "pending_proposals": len(await app.store.pending_everywhere()),
+        "pending_proposals": len(await app.store.expiring()),
         "open_jobs": len(jobs),
         "troubled_jobs": sum(bool(one.trouble) for one in jobs),
         "sockets": await sockets.connected() if sockets is not None else 0,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,13 @@ from bot.store.reading import JOBS, PROPOSALS, read_jobs, read_proposals
 from bot.store.store import Store
 
 START = "0" * 64
+_JOB, _PROPOSAL, _REVISION = schema.job.c, schema.proposal.c, schema.revision.c
+COPIES = (
+    sa.select(_JOB.name, _JOB.team, _JOB.channel, _JOB.ceiling, _REVISION.estimate)
+    .add_columns(_PROPOSAL.team.label("its_team"), _PROPOSAL.channel.label("its_channel"))
+    .join_from(schema.job, schema.proposal, _PROPOSAL.id == _JOB.proposal_id)
+    .join(schema.revision, (_REVISION.proposal_id == _JOB.proposal_id) & (_REVISION.revision == _JOB.revision))
+)
 Rows = Sequence[Any]
 
 
@@ -56,6 +64,7 @@ async def verify(store: Store) -> Report:
     else:
         findings += _compare(last, found.standing)
     findings += _revisions(events, found.revisions, found.votes)
+    findings += _copies(found.copies)
     return Report(events=len(events), entities=len(last), findings=tuple(findings))
 
 
@@ -67,6 +76,7 @@ class _Recorded:
     head: Any
     revisions: Rows
     votes: Rows
+    copies: Rows  # what each job copies, beside what it copies
     standing: dict[str, str] | str  # each entity as its rows say, as canonical text; or why they cannot be read
 
 
@@ -75,12 +85,13 @@ def _recorded(connection: sa.Connection) -> _Recorded:
     head = connection.execute(sa.select(schema.chain_head)).one_or_none()
     revisions = connection.execute(sa.select(schema.revision)).all()
     votes = connection.execute(sa.select(schema.vote)).all()
+    copies = connection.execute(COPIES).all()
     standing: dict[str, str] | str
     try:
         standing = _standing(connection)
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         standing = str(error)
-    return _Recorded(events=events, head=head, revisions=revisions, votes=votes, standing=standing)
+    return _Recorded(events=events, head=head, revisions=revisions, votes=votes, copies=copies, standing=standing)
 
 
 def _standing(connection: sa.Connection) -> dict[str, str]:
@@ -176,3 +187,13 @@ def _revision(where: str, said: dict[str, Any], row: Any, votes: list[dict[str, 
         yield Finding(where=where, what="its estimate differs from its events")
     if votes != said["votes"]:
         yield Finding(where=where, what="its votes differ from its events")
+
+
+def _copies(rows: Rows) -> Iterator[Finding]:
+    """Budgets are counted from what jobs copy of their proposal and its approved revision."""
+    for row in rows:
+        if (row.team, row.channel) != (row.its_team, row.its_channel):
+            yield Finding(where=f"job:{row.name}", what="its team or channel differs from its proposal's")
+        with suppress(ValueError, KeyError, TypeError):  # an estimate that cannot be read is a finding of its own
+            if row.ceiling != json.loads(row.estimate)["ceiling"]["dollars"]:
+                yield Finding(where=f"job:{row.name}", what="its ceiling differs from what was approved")

@@ -29,12 +29,19 @@ PROPOSALS = (
 BY_ID = PROPOSALS.where(schema.proposal.c.id == sa.bindparam("is_id"))
 HERE = PROPOSALS.where(*(schema.proposal.c[name] == sa.bindparam(f"is_{name}") for name in ("team", "channel")))
 HERE_BY = {name: HERE.where(schema.proposal.c[name] == sa.bindparam("is_it")) for name in ("number", "id")}
-JOBS = sa.select(
-    schema.job, *(schema.proposal.c[name] for name in ("number", "team", "channel", "thread", "requester"))
-).join(schema.proposal, schema.proposal.c.id == schema.job.c.proposal_id)
-CHILDREN = {
-    table: sa.select(table).where(table.c.proposal_id.in_(sa.bindparam("parents", expanding=True))).order_by(order)
-    for table, order in ((schema.vote, schema.vote.c.at), (schema.pod_interval, schema.pod_interval.c.attempt))
+JOBS = sa.select(schema.job, *(schema.proposal.c[name] for name in ("number", "thread", "requester"))).join(
+    schema.proposal, schema.proposal.c.id == schema.job.c.proposal_id
+)
+_CHILDREN = {
+    table: sa.select(table).order_by(table.c[by])
+    for table, by in ((schema.vote, "at"), (schema.pod_interval, "attempt"))
+}
+CHILDREN_OF_ONE = {
+    table: query.where(table.c.proposal_id == sa.bindparam("parents")) for table, query in _CHILDREN.items()
+}
+CHILDREN_OF_MANY = {
+    table: query.where(table.c.proposal_id.in_(sa.bindparam("parents", expanding=True)))
+    for table, query in _CHILDREN.items()
 }
 
 
@@ -90,8 +97,11 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]
 
 def _children(connection: sa.Connection, table: sa.Table, parents: Sequence[str]) -> dict[str, list[records.Row]]:
     """Rows of `table` by their proposal's id."""
+    if len(parents) == 1:  # by far the most often, and several times cheaper
+        one = connection.execute(CHILDREN_OF_ONE[table], {"parents": parents[0]}).all()
+        return {parents[0]: list(one)}
     found: dict[str, list[records.Row]] = {}
     for start in range(0, len(parents), IN_LIST):
-        for row in connection.execute(CHILDREN[table], {"parents": parents[start : start + IN_LIST]}):
+        for row in connection.execute(CHILDREN_OF_MANY[table], {"parents": parents[start : start + IN_LIST]}):
             found.setdefault(row.proposal_id, []).append(row)
     return found

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -93,11 +94,9 @@ def proposal_snapshot(proposal: Proposal) -> dict[str, Any]:
 
 # -- jobs ---------------------------------------------------------------------------------------------------------
 
-_JOB_OWN = tuple(
-    column.name
-    for column in schema.job.columns
-    if column.name not in {"phase", "metrics", "failures", "retry_at", "trouble", "progress", "remedy"}
-)
+_TOLD_APART = {"phase", "metrics", "team", "channel", "ceiling"}
+_NOT_STATE = {"failures", "retry_at", "trouble", "progress", "remedy"}
+_JOB_OWN = tuple(column.name for column in schema.job.columns if column.name not in _TOLD_APART | _NOT_STATE)
 
 
 def job_values(job: Job) -> dict[str, Any]:
@@ -105,6 +104,9 @@ def job_values(job: Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in _JOB_OWN} | {
         "phase": job.phase.value,
         "metrics": canonical_json(job.metrics),
+        "team": job.team,
+        "channel": job.channel,
+        "ceiling": str(job.ceiling),
     }
 
 
@@ -114,6 +116,7 @@ def job_from(row: Row, intervals: Iterable[Row]) -> Job:
         **{name: getattr(row, name) for name in _JOB_OWN},
         phase=JobPhase(row.phase),
         metrics=json.loads(row.metrics),
+        ceiling=Decimal(row.ceiling),
         number=row.number,
         team=row.team,
         channel=row.channel,
@@ -165,7 +168,7 @@ def interval_from(row: Row) -> Interval:
 
 
 def job_snapshot(job: Job) -> dict[str, Any]:
-    """All of it, intervals too: what a job cost is in the chain."""
+    """All of it, intervals too: what a job cost is in the chain. What it copies from its proposal is in that one's."""
     own = {name: getattr(job, name) for name in _JOB_OWN} | {"phase": job.phase.value, "metrics": job.metrics}
     return {name: instant(value) if isinstance(value, datetime) else value for name, value in own.items()} | {
         "intervals": [

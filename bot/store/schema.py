@@ -96,6 +96,10 @@ job = sa.Table(
     sa.Column("digest", Id, nullable=False),
     sa.Column("phase", sa.String(16), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
+    # As in the proposal and the approved revision, for budgets to add up by an index alone.
+    sa.Column("team", Name, nullable=False, server_default=""),
+    sa.Column("channel", Name, nullable=False, server_default=""),
+    sa.Column("ceiling", Id, nullable=False, server_default="0"),  # dollars
     sa.Column("approved_at", Instant, nullable=False),
     sa.Column("start_before", Instant, nullable=False),
     sa.Column("max_runtime_seconds", sa.Integer, nullable=False),
@@ -113,7 +117,8 @@ job = sa.Table(
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
     sa.Column("progress", sa.Text, nullable=False, server_default="{}"),
     sa.Column("remedy", sa.Text, nullable=False, server_default="{}"),  # parameters to try after it failed
-    sa.Index("ix_job_phase", "phase"),
+    sa.Index("ix_job_phase", "phase", "approved_at"),
+    sa.Index("ix_job_committed", "team", "phase", "channel", "ceiling", "proposal_id"),
     sa.Index("ix_job_finished", "finished_at"),
 )
 
@@ -182,7 +187,7 @@ outbox = sa.Table(
     sa.Column("retry_at", Instant),
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
     sa.Column("once", Name),  # a key that lets a notice be written one time only
-    sa.Index("ix_outbox_delivered", "delivered_at"),
+    sa.Index("ix_outbox_delivered", "delivered_at", "kind"),
     sa.UniqueConstraint("once", name="uq_outbox_once"),
 )
 

@@ -6,7 +6,6 @@ jobs with the same ceiling, come back as one, so a look costs the same in a busy
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,14 +93,14 @@ def _added_up(rows: Iterable[sa.Row[Any]]) -> Spending:
     committed: dict[str, Decimal] = {}
     running: dict[str, tuple[str, Decimal]] = {}  # job → its channel, and what is left of its ceiling
     for row in rows:
-        if row.part == "waiting":
-            committed[row.channel] = committed.get(row.channel, Decimal(0)) + _ceiling(row.estimate) * row.many
+        if row.part in jobs.WAITING:
+            committed[row.channel] = committed.get(row.channel, Decimal(0)) + Decimal(row.ceiling) * row.many
             continue
         cost = _cost(row.hourly, row.many)
         if row.part == "spent":
             spent[row.channel] = spent.get(row.channel, Amount()) + cost
         else:
-            channel, left = running.get(row.job) or (row.channel, _ceiling(row.estimate))
+            channel, left = running.get(row.job) or (row.channel, Decimal(row.ceiling))
             running[row.job] = (channel, left - cost.dollars)
     for channel, left in running.values():
         committed[channel] = committed.get(channel, Decimal(0)) + max(Decimal(0), left)
@@ -110,10 +109,6 @@ def _added_up(rows: Iterable[sa.Row[Any]]) -> Spending:
 
 def _cost(hourly: str, microseconds: Any) -> Amount:
     return records.amount_from(hourly).times(Decimal(int(microseconds)) / MICROSECONDS / HOUR)
-
-
-def _ceiling(estimate: str) -> Decimal:
-    return Amount.from_document(json.loads(estimate)["ceiling"]).dollars
 
 
 class _Words:
@@ -138,8 +133,7 @@ class _Words:
 
 
 _held, _job, _proposal, _revision = schema.pod_interval.c, schema.job.c, schema.proposal.c, schema.revision.c
-_APPROVED = (_revision.proposal_id == _job.proposal_id) & (_revision.revision == _job.revision)
-_OTHERS = _job.proposal_id != sa.bindparam("apart_from")
+_OTHERS = (_job.team == sa.bindparam("team")) & (_job.proposal_id != sa.bindparam("apart_from"))
 _OURS = schema.of_team(sa.bindparam("team"))
 _START, _END, _NOW = (sa.bindparam(name, type_=schema.Instant()) for name in ("start", "end", "now"))
 _UNTIL = sa.func.coalesce(_held.ended_at, _NOW)
@@ -160,30 +154,26 @@ def _in_period(words: _Words, *by: sa.ColumnElement[Any]) -> sa.Select[Any]:
 
 def _of_month(words: _Words) -> sa.Select[Any]:
     none = sa.null()
-    return _in_period(words, _part("spent"), _proposal.channel, none.label("job"), none.label("estimate"), _held.hourly)
+    return _in_period(words, _part("spent"), _proposal.channel, none.label("job"), none.label("ceiling"), _held.hourly)
 
 
 def _of_open_jobs(words: _Words) -> tuple[sa.Select[Any], sa.Select[Any]]:
-    """Those that wait, by channel and estimate; those that run, each with what it has cost."""
+    """Those that wait, by channel and ceiling, from an index alone; those that run, each with what it has cost."""
     none = sa.null()
-    columns = (none.label("job"), _revision.estimate, none.label("hourly"))
     waiting = (
-        sa.select(_part("waiting"), _proposal.channel, *columns, sa.func.count().label("many"))
-        .join_from(schema.job, schema.proposal, _proposal.id == _job.proposal_id)
-        .join(schema.revision, _APPROVED)
-        .where(_OURS, _OTHERS, sa.or_(*(_job.phase == phase.value for phase in jobs.WAITING)))
-        .group_by(_proposal.channel, _revision.estimate)
+        sa.select(_job.phase.label("part"), _job.channel, none.label("job"), _job.ceiling, none.label("hourly"))
+        .add_columns(sa.func.count().label("many"))
+        .where(_OTHERS, sa.or_(*(_job.phase == phase.value for phase in jobs.WAITING)))
+        .group_by(_job.phase, _job.channel, _job.ceiling)
     )
     running = (
         sa.select(
-            *(_part("running"), _proposal.channel, _job.proposal_id, _revision.estimate, _held.hourly),
+            *(_part("running"), _job.channel, _job.proposal_id, _job.ceiling, _held.hourly),
             words.held(_held.started_at, words.latest(_UNTIL, _held.started_at)).label("many"),
         )
-        .join_from(schema.job, schema.proposal, _proposal.id == _job.proposal_id)
-        .join(schema.revision, _APPROVED)
-        .join(schema.pod_interval, _held.proposal_id == _job.proposal_id)
-        .where(_OURS, _OTHERS, _job.phase == JobPhase.RUNNING.value)
-        .group_by(_proposal.channel, _job.proposal_id, _revision.estimate, _held.hourly)
+        .join_from(schema.job, schema.pod_interval, _held.proposal_id == _job.proposal_id)
+        .where(_OTHERS, _job.phase == JobPhase.RUNNING.value)
+        .group_by(_job.channel, _job.proposal_id, _job.ceiling, _held.hourly)
     )
     return waiting, running
 
@@ -198,7 +188,7 @@ def _by_whom(words: _Words) -> sa.Select[Any]:
     return _in_period(words, *who).join(schema.revision, approved)
 
 
-# Each in one statement, of rows (part, channel, job, estimate, hourly, many).
+# Each in one statement, of rows (part, channel, job, ceiling, hourly, many).
 _WORDS = {sqlite: _Words(sqlite) for sqlite in (True, False)}
 _OPEN = {sqlite: sa.union_all(*_of_open_jobs(words)) for sqlite, words in _WORDS.items()}
 _LOOK = {sqlite: sa.union_all(_of_month(words), *_of_open_jobs(words)) for sqlite, words in _WORDS.items()}

@@ -61,6 +61,17 @@ class Message:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Expiring:
+    """A pending proposal, whose time will be over."""
+
+    id: str
+    revision: int
+    team: str
+    channel: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Charge:
     """One interval and whom it is charged to."""
 
@@ -269,10 +280,27 @@ class Store:
         found = await self._jobs(schema.job.c.phase.in_(phases), limit=None)
         return sorted(found, key=lambda one: one.job.approved_at)
 
-    async def count_queued(self, *, before: datetime) -> int:
-        """How many jobs were approved before that moment and are queued still."""
-        where = (schema.job.c.phase == JobPhase.QUEUED.value, schema.job.c.approved_at < before)
-        query = sa.select(sa.func.count()).select_from(schema.job).where(*where)
+    async def held_jobs(self) -> list[OpenJob]:
+        """The open jobs that are beyond the queue, the longest approved first."""
+        beyond = [phase.value for phase in jobs.OPEN if phase is not JobPhase.QUEUED]
+        query = JOBS.where(schema.job.c.phase.in_(beyond)).order_by(schema.job.c.approved_at)
+        return await self.database.read(lambda connection: read_jobs(connection, query))
+
+    async def queued_jobs(self, *, first: int | None, now: datetime) -> list[OpenJob]:
+        """The `first` queued jobs (None: all), and those whose place in the queue ends: cancelled, or too old."""
+        table, queued = schema.job.c, schema.job.c.phase == JobPhase.QUEUED.value
+        query = JOBS.where(queued).order_by(table.approved_at)
+        if first is not None:
+            head = sa.select(table.proposal_id).where(queued).order_by(table.approved_at).limit(first)
+            ends = table.cancel_by.is_not(None) | (table.start_before <= now)
+            query = query.where(table.proposal_id.in_(head) | ends)
+        return await self.database.read(lambda connection: read_jobs(connection, query))
+
+    async def count_queued(self, *, before: datetime | None = None) -> int:
+        """How many jobs are queued, or of those approved before that moment are queued still."""
+        query = sa.select(sa.func.count()).select_from(schema.job).where(schema.job.c.phase == JobPhase.QUEUED.value)
+        if before is not None:
+            query = query.where(schema.job.c.approved_at < before)
         found: int = await self.database.read(lambda connection: connection.scalar(query) or 0)
         return found
 
@@ -301,9 +329,12 @@ class Store:
         query = sa.select(sa.true()).where(table.c.team == team, table.c.channel == channel, table.c.thread == thread)
         return await self.database.read(lambda connection: connection.scalar(query.limit(1))) is not None
 
-    async def pending_everywhere(self) -> list[Proposal]:
-        """Every pending proposal, for reminders."""
-        return await self._proposals(schema.proposal.c.state == ProposalState.PENDING.value, limit=None)
+    async def expiring(self) -> list[Expiring]:
+        """Every pending proposal, as far as reminders need it: there may be many, and this is asked again and again."""
+        table, names = schema.proposal.c, list(Expiring.__dataclass_fields__)
+        query = sa.select(*(table[name] for name in names)).where(table.state == ProposalState.PENDING.value)
+        rows = await self.database.read(lambda connection: connection.execute(query).all())
+        return [Expiring(**dict(zip(names, row, strict=True))) for row in rows]
 
     async def pending_of_team(self, team: str, *, limit: int | None = 50) -> list[Proposal]:
         """A workspace's pending proposals, newest first; who may see one is the caller's to say."""
@@ -397,12 +428,18 @@ class Store:
         names = Message.__dataclass_fields__
         return [Message(**{name: getattr(row, name) for name in names}) for row in rows]
 
-    async def undelivered(self, teams: Collection[str], *, due: bool = True) -> list[Notice]:
-        """What people have not seen yet, oldest first; with `due`, only what may be tried now."""
+    async def undelivered(
+        self, teams: Collection[str], *, due: bool = True, only: str | None = None, other_than: str | None = None
+    ) -> list[Notice]:
+        """What people have not seen yet, of one kind or others, oldest first; with `due`, what may be tried now."""
         table = schema.outbox
         query = sa.select(table).where(
             table.c.delivered_at.is_(None), table.c.set_aside_at.is_(None), table.c.team.in_(list(teams))
         )
+        if only is not None:
+            query = query.where(table.c.kind == only)
+        if other_than is not None:
+            query = query.where(table.c.kind != other_than)
         if due:
             now = await self.now()
             query = query.where(table.c.retry_at.is_(None) | (table.c.retry_at <= now))

@@ -253,6 +253,8 @@ async def test_the_budget_is_counted_with_what_is_committed(url: str) -> None:
         (schema.vote, {"digest": "0"}, "votes"),
         (schema.revision, {"author": "mallory"}, "author"),
         (schema.job, {"reason": "nothing happened"}, "reason"),
+        (schema.job, {"ceiling": "0"}, "ceiling"),
+        (schema.job, {"channel": "C-other"}, "channel"),
         (schema.pod_interval, {"hourly": '{"dollars":"0.01","unpriced":[]}'}, "intervals"),
         (schema.chain_head, {"seq": 99}, "end is missing"),
     ],
@@ -369,6 +371,27 @@ async def test_two_databases_tell_the_same_time(url: str) -> None:
         assert abs(await Store(database).now() - datetime.now(UTC)) < timedelta(seconds=5)
     finally:
         await database.close()
+
+
+async def test_a_database_from_before_gets_its_ceilings(url: str) -> None:
+    """Jobs that an earlier version queued count in budgets with what was approved for them."""
+    from alembic import command
+    from alembic.config import Config
+
+    async with World(url=url).bot() as bot:
+        await bot.approve(await bot.propose())
+        before = await bot.store.committed(TEAM, await bot.store.now())
+        assert sum(before.values()) > 0
+
+        def there_and_back(connection: sa.Connection) -> None:
+            config = Config(attributes={"connection": connection})
+            config.set_main_option("script_location", "bot/store/migrations")
+            command.downgrade(config, "0005")
+            command.upgrade(config, "head")
+
+        await bot.store.database.write(there_and_back)
+        assert await bot.store.committed(TEAM, await bot.store.now()) == before
+        assert (await verify(bot.store)).whole
 
 
 async def test_the_schema_is_what_the_migrations_make(url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -27,6 +28,7 @@ JOB = Job(
     approved_at=NOW,
     start_before=NOW + timedelta(hours=24),
     max_runtime_seconds=900,
+    ceiling=Decimal("0.05"),
 )
 SUBMITTED = replace(JOB, phase=JobPhase.SUBMITTED, run_id="r", uid="u")
 RUNNING = replace(SUBMITTED, phase=JobPhase.RUNNING, started_at=NOW)

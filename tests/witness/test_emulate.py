@@ -32,6 +32,7 @@ from bot.slack import blocks
 from bot.slack.connection import web_client
 from bot.slack.conversation import Conversation
 from bot.slack.notifier import SlackNotifier
+from bot.slack.rush import Rush
 from bot.store.store import Message
 from tests.witness.emulate import NotToBeHad, emulate
 from tests.world import POLICY, Bot, FixedPolicy, World
@@ -163,6 +164,7 @@ async def scene(api_url: str, tmp_path: Path) -> AsyncIterator[Scene]:
     async with world.bot() as bot:
         policies = FixedPolicy(policy)
         notifier = SlackNotifier(
+            rush=Rush(),
             store=bot.store,
             cards=bot.cards,
             policies=policies,
