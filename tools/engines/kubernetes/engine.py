@@ -1,8 +1,9 @@
 """The port over a cluster. Each training is one Job: created suspended, released once by its uid, read from streams.
 
-Cancelling is a patch too, because the Role has no right to delete: a Job whose time is cut to a second ends as failed,
+Cancelling is a patch too, because the Role has no right to delete: a Job whose time is cut to nothing ends as failed,
 its pods with it (the kubelet sends SIGTERM, after the grace time SIGKILL), and its time to live removes it. One that is
-still suspended stays so. Both are marked, so that whoever observes them knows why.
+still suspended stays so; should a queue let it go later, it ends before it has a pod. Both are marked, so that whoever
+observes them knows why.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class KubernetesEngine:
             return
         patch = {
             "metadata": {"uid": uid, "annotations": {CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")}},
-            "spec": {"activeDeadlineSeconds": 1},
+            "spec": {"activeDeadlineSeconds": 0},
         }
         async with _translated(name):
             try:
