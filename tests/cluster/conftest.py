@@ -107,17 +107,18 @@ async def _namespace(admin: client.ApiClient, name: str) -> None:
     body: Any = {"metadata": {"name": name, "labels": labels}}
     try:
         await client.CoreV1Api(admin).create_namespace(body, _request_timeout=REQUEST_SECONDS)
+        return
     except client.ApiException as error:
         if error.status not in (401, 403):
             raise
-        why = "is not accepted by the cluster" if error.status == 401 else "may not make a namespace"
-        pytest.fail(
-            f"KUBECONFIG's account {why}. Name a namespace that it may work in (as infra/k8s has it) in "
-            "SIGNALBOX_TEST_NAMESPACE, or use an administrator's kubeconfig.",
-            pytrace=False,
+        what = "is not accepted" if error.status == 401 else "may not make a namespace"
+        why = (
+            f"KUBECONFIG's account {what}. Name one that it may work in (as infra/k8s has it) in "
+            "SIGNALBOX_TEST_NAMESPACE, or use an administrator's kubeconfig."
         )
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        pytest.fail(f"The cluster of KUBECONFIG does not answer ({error or type(error).__name__}).", pytrace=False)
+        why = f"The cluster of KUBECONFIG does not answer ({error or type(error).__name__})."
+    pytest.fail(why, pytrace=False)
 
 
 async def _account(admin: client.ApiClient, namespace: str) -> str:
