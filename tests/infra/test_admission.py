@@ -186,7 +186,7 @@ def test_what_the_engine_makes_may_be_made_released_and_cancelled(what: str) -> 
     assert _refusals("signalbox-jobs-update", released, made) == []
     assert _refusals("signalbox-jobs-update", _with("metadata|labels", labels, released), made) == []
     stopped = {**marked, manifest.CANCELLED: "2026-11-24T12:01:00+00:00"}
-    ended = _with("spec|activeDeadlineSeconds", 1, _with("metadata|annotations", stopped, released))
+    ended = _with("spec|activeDeadlineSeconds", 0, _with("metadata|annotations", stopped, released))
     assert _refusals("signalbox-jobs-update", ended, released) == []
 
 
@@ -210,7 +210,7 @@ def test_an_empty_list_of_images_allows_none(monkeypatch: pytest.MonkeyPatch) ->
 
 CHANGES = {
     "released": ("spec|suspend", False),
-    "stopped": ("spec|activeDeadlineSeconds", 1),
+    "stopped": ("spec|activeDeadlineSeconds", 0),
     "queued": (
         "metadata|labels",
         {"app.kubernetes.io/managed-by": "signalbox", "kueue.x-k8s.io/queue-name": "training"},

@@ -218,7 +218,7 @@ async def test_cancelled_before_its_start(engine: KubernetesEngine, world: World
     assert (seen.standing, seen.stopped, seen.attempts) == (Standing.ENDED, StopReason.CANCELLED, ())
     await engine.release(NAME, uid)  # one that was under way undoes nothing
     assert world.job()["spec"]["suspend"] is True
-    assert world.job()["spec"]["activeDeadlineSeconds"] == 1
+    assert world.job()["spec"]["activeDeadlineSeconds"] == 0
 
 
 async def test_only_what_the_policy_allows_is_patched(engine: KubernetesEngine, world: World) -> None:

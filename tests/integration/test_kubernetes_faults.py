@@ -85,6 +85,7 @@ async def test_admission_refuses_the_job(place: Place) -> None:
     proposal = await place.approved()
     found = await place.looked(proposal)
     assert found.job.phase is JobPhase.FAILED and found.job.intervals == ()
+    assert found.job.reason.startswith("An admission webhook of the cluster refuses the Job")
     assert "images of this registry are not allowed" in found.job.reason
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.kubernetes import Cluster
 from tests.integration.test_kubernetes_streams import started, until
-from tools.engines.base import Observation
+from tools.engines.base import Observation, Standing, StopReason
 from tools.engines.kubernetes import places
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
@@ -56,6 +56,17 @@ async def test_a_place_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             cluster.admit("a")
             assert (await engine.observe("c")).waiting == "It waits in the queue training: number 2 of 2."
             await until(engine, "a", lambda seen: not seen.waiting)
+
+
+async def test_cancelled_in_the_queue_it_has_no_pod_when_its_turn_comes(tmp_path: Path) -> None:
+    async with Cluster() as cluster:
+        cluster.install_kueue()
+        async with waiting(cluster, tmp_path) as engine:
+            await engine.cancel("a", (await engine.observe("a")).uid or "")
+            cluster.admit("a")
+            seen = await until(engine, "a", lambda seen: seen.standing is Standing.ENDED)
+            assert seen.stopped is StopReason.CANCELLED and not seen.attempts
+            assert not cluster.pods("a") and cluster.job("a")["status"]["conditions"][-1]["type"] == "Failed"
 
 
 async def test_without_the_right_nothing_is_said(tmp_path: Path) -> None:

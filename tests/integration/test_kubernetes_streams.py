@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.kubernetes import Cluster
 from tools.engines.base import EngineUnavailable, Observation, Standing, Submission
+from tools.engines.kubernetes import engine as module
 from tools.engines.kubernetes import logs, reflector
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
@@ -33,7 +34,8 @@ async def engine(cluster: Cluster, tmp_path: Path) -> AsyncIterator[KubernetesEn
 
 def another(cluster: Cluster, folder: Path) -> KubernetesEngine:
     config = str(cluster.kubeconfig(folder / "kubeconfig"))
-    return KubernetesEngine(ClusterSettings(namespace="training"), kubeconfig=config, look_seconds=0)
+    settings = ClusterSettings(namespace="training", output_claim="kept")
+    return KubernetesEngine(settings, kubeconfig=config, look_seconds=0)
 
 
 async def started(engine: KubernetesEngine, *names: str) -> None:
@@ -162,6 +164,19 @@ async def test_a_stream_that_says_nothing_is_opened_anew(
     await until(engine, "a", running)
 
 
+async def test_the_silence_of_a_stream_without_bookmarks_is_no_failure(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Events are read from etcd, past the API server's cache: nobody marks time in their stream."""
+    monkeypatch.setattr(reflector, "QUIET_SECONDS", 1.6)
+    monkeypatch.setattr(reflector, "UNMARKED_SECONDS", 1)
+    cluster.streams.bookmark_interval = 0.3
+    await engine.reflector.ready()
+    await asyncio.sleep(2.5)
+    assert cluster.counts["watch", "jobs"] == 1 < cluster.counts["watch", "events"]
+    assert engine.reflector.fresh and not caplog.records
+
+
 async def test_a_version_that_is_gone_at_once_is_not_listed_again_and_again(
     cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +201,27 @@ async def test_as_long_as_the_server_asks(
     cluster.spoil_all("")
     async with asyncio.timeout(10):
         await engine.reflector.ready()
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_an_end_is_told_whole_though_one_stream_is_behind_the_other(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    monkeypatch.setattr(module, "LAG_SECONDS", 0.2)
+    await started(engine, "a")
+    await engine.reflector.ready()
+    (pod,) = runs(cluster, "a")
+    seen = await until(engine, "a", running)
+    for stream in cluster.streams.open:
+        stream.silent = stream.kind.plural == "pods"
+    if deleted:
+        await engine.cancel("a", seen.uid or "")
+        cluster.advance(60)
+    else:
+        cluster.fail(pod, 2)
+    seen = await until(engine, "a", lambda seen: seen.standing is Standing.ENDED)
+    assert seen.attempts[0].ended_at is not None and seen.attempts[0].estimated is deleted
+    assert seen.exit_code == (None if deleted else 2)
 
 
 async def test_many_logs_share_so_many_readings(
@@ -223,4 +259,5 @@ async def test_what_is_kept_of_an_object_says_the_same_as_the_whole(
         for name, words in told.items():
             whole = await asking.observe(name)
             assert words in f"{whole.waiting} {whole.progress.error}"
+            assert whole.resumable is (name in "ab")
             await until(engine, name, lambda seen, whole=whole: seen == whole)  # type: ignore[misc]

@@ -29,3 +29,11 @@ def test_without_stamps_all_was_told_anew() -> None:
     _fold(reading, f"{epoch(1)}\n".encode())
     _fold(reading, f"{epoch(1)}\n{epoch(2)}\n".encode())
     assert len(reading.progress.epoch_metrics) == 2
+
+
+def test_a_node_writes_its_own_time_zone_and_changes_its_clock() -> None:
+    reading = _Reading()
+    summer, winter = ("2026-10-25T02:59:59.9+02:00", "2026-10-25T02:00:00.1+01:00")
+    _fold(reading, f"{summer} {epoch(1)}\n".encode())
+    _fold(reading, f"{summer} {epoch(1)}\n{winter} {epoch(2)}\n".encode())
+    assert [row["epoch"] for row in reading.progress.epoch_metrics] == [1, 2]

@@ -174,6 +174,8 @@ class JobController:
         ends = next((one for one in listed if one["type"] in ("FailureTarget", "SuccessCriteriaMet")), None)
         why = (ends["reason"], ends["message"]) if ends else None
         done = _indexes(status.get("completedIndexes", ""))
+        if not spec["suspend"]:
+            status.setdefault("startTime", now)  # before its deadline is looked at
         for pod in over:
             if phase(pod) == "Succeeded":
                 status["succeeded"] = status.get("succeeded", 0) + 1
@@ -187,7 +189,7 @@ class JobController:
         if spec["completionMode"] == "Indexed" and done:
             status["completedIndexes"] = _ranges(done)
         if why is None:
-            why = self._ending(job, status)
+            why = self._ending(spec, status)
         success = why is not None and why[0] == "CompletionsReached"
         remaining = [pod for pod in pods if phase(pod) not in OVER]
         told: list[tuple[str, str, str]] = []
@@ -212,7 +214,6 @@ class JobController:
                 more = {"reason": "JobResumed", "message": "Job resumed", "lastProbeTime": now}
                 listed = conditions.put(listed, "Suspended", "False", now, **more)
                 told = [("Normal", "Resumed", "Job resumed")]
-            status.setdefault("startTime", now)
         status |= {"conditions": listed} if listed else {}
         runs = why is None and not spec["suspend"]
         missing = self._missing(spec, status, pods, done) if runs else []
@@ -245,8 +246,7 @@ class JobController:
                 message = f"Deleted pod: {pod['metadata']['name']}"
                 self.host.event(job, "Normal", "SuccessfulDelete", message, source="job-controller")
 
-    def _ending(self, job: Json, status: Json) -> tuple[str, str] | None:
-        spec = job["spec"]
+    def _ending(self, spec: Json, status: Json) -> tuple[str, str] | None:
         if status.get("failed", 0) > spec["backoffLimit"]:
             return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
         deadline, started = spec.get("activeDeadlineSeconds"), status.get("startTime")

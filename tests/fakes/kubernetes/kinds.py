@@ -24,6 +24,11 @@ class Kind:
         return self.plural in ("pods", "persistentvolumeclaims", "resourcequotas")
 
     @property
+    def marked(self) -> bool:
+        """Whether its streams have bookmarks: those of events come from etcd and have none."""
+        return self.plural != "events"
+
+    @property
     def graceful(self) -> bool:
         """Whether a delete waits for somebody (the kubelet) to say that it is over."""
         return self.plural == "pods"

@@ -1,4 +1,5 @@
-"""Watch streams, and how a test spoils them: closed, silent, too old; with bookmarks as often as the test says."""
+"""Watch streams, and how a test spoils them: closed, silent, too old; with bookmarks as often as the test says, but for
+events."""
 
 from __future__ import annotations
 
@@ -86,7 +87,7 @@ class Streams:
         self.store.watchers[stream.queue] = kind
         self.open.add(stream)
         self.most, self.opened = max(self.most, self.now), self.opened + 1
-        marks = query.get("allowWatchBookmarks") in YES
+        marks = kind.marked and query.get("allowWatchBookmarks") in YES
         try:
             async with asyncio.timeout(float(query.get("timeoutSeconds") or 1800)):
                 await self._write(response, stream, marks)

@@ -183,12 +183,13 @@ def _problem(response: aiohttp.ClientResponse, body: bytes) -> Problem:
         return Problem(response.status, "", body[:200].decode("utf-8", "replace"), wait)
 
 
+_NO = (400, 403, 422)  # a policy says 422 and a webhook 400, unless they were told to say otherwise
 # Which refusals are final: HTTP status, a part of the message, and what to say. The first that fits counts.
 _REFUSED: tuple[tuple[int, str, str], ...] = (
     (422, "metadata.uid", "The job {name} is not the one that was created; it was left alone."),
     (403, "violates PodSecurity", "The namespace's Pod Security refuses the Job ({said})."),
-    (403, "ValidatingAdmissionPolicy", "The cluster's admission policy refuses the Job ({said})."),
-    (403, "admission webhook", "An admission webhook of the cluster refuses the Job ({said})."),
+    *((code, "ValidatingAdmissionPolicy", "The cluster's admission policy refuses the Job ({said}).") for code in _NO),
+    *((code, "admission webhook", "An admission webhook of the cluster refuses the Job ({said}).") for code in _NO),
     (400, "", "The API server does not understand the Job ({said}). The cluster may be older than 1.30."),
     (422, "", "The API server refuses the Job ({said})."),
     (405, "", "The API server does not allow that ({said})."),

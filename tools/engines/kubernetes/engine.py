@@ -1,15 +1,16 @@
 """The port over a cluster. Each training is one Job: created suspended, released once by its uid, read from streams.
 
-Cancelling is a patch too, because the Role has no right to delete: a Job whose time is cut to a second ends as failed,
+Cancelling is a patch too, because the Role has no right to delete: a Job whose time is cut to nothing ends as failed,
 its pods with it (the kubelet sends SIGTERM, after the grace time SIGKILL), and its time to live removes it. One that is
-still suspended stays so. Both are marked, so that whoever observes them knows why.
+still suspended stays so; should a queue let it go later, it ends before it has a pod. Both are marked, so that whoever
+observes them knows why.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ from tools.engines.kubernetes.waiting import GONE_AT
 from tools.progress import Progress
 from tools.spec import TrainingSpec
 
+LAG_SECONDS = 2.0  # that the pods' stream may be behind the Jobs', when a Job has ended
 RELEASES = 4  # tries, when the cluster's own controllers change the Job at the same moment
 
 Raw = dict[str, Any]
@@ -154,7 +156,7 @@ class KubernetesEngine:
             return
         patch = {
             "metadata": {"uid": uid, "annotations": {CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")}},
-            "spec": {"activeDeadlineSeconds": 1},
+            "spec": {"activeDeadlineSeconds": 0},
         }
         async with _translated(name):
             try:
@@ -171,17 +173,29 @@ class KubernetesEngine:
         async with _translated(name):
             await self.reflector.begun()
             job = self.reflector.jobs.objects.get(name) if self.reflector.fresh else None
-            if job is not None:
-                pods, events = self.reflector.pods.of(name), list(self.reflector.events.objects.values())
-            else:
+            pods = await self._streamed(job) if job is not None else None
+            events = list(self.reflector.events.objects.values())
+            if pods is None:
                 job, pods, events = await self._asked(name)
             if job is None:
                 return Observation(standing=Standing.ABSENT)
             place = await self._places.of(job, [pod for pod in pods if reading.belongs(pod, job)])
             return reading.observation(job, pods, events, await self._progress(job, pods), place)
 
+    async def _streamed(self, job: Raw) -> list[Raw] | None:
+        """Its pods as their stream tells them. None if the Job is over and its pods seem not to be, even a bit later:
+        what a training left behind (its exit status, its end) must not be missed for a stream that lags."""
+        name = job["metadata"]["name"]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAG_SECONDS):
+                while reading.ended(job) and (pods := self.reflector.pods.of(name)):
+                    if all(reading.over(pod) for pod in pods if reading.belongs(pod, job)):
+                        return pods
+                    await asyncio.sleep(LAG_SECONDS / 40)
+        return None if reading.ended(job) else self.reflector.pods.of(name)
+
     async def _asked(self, name: str) -> tuple[Raw | None, list[Raw], list[Raw]]:
-        """The same by requests: the Job, its pods (with those remembered), the namespace's warnings."""
+        """The same by requests: the Job, its pods (with those that are gone), the namespace's warnings."""
         try:
             job = await self._connection.get(f"{self._jobs}/{name}")
         except Problem as problem:
@@ -193,9 +207,8 @@ class KubernetesEngine:
             self._connection.get(f"{self._core}/pods", labelSelector=f"batch.kubernetes.io/job-name={name}"),
             self._connection.get(f"{self._core}/events", fieldSelector="type=Warning", limit=500),
         )
-        there = {pod["metadata"]["uid"]: pod for pod in pods["items"]}
-        remembered = [pod for pod in self.reflector.pods.of(name) if pod["metadata"]["uid"] not in there]
-        return job, [*there.values(), *(pod for pod in remembered if reading.over(pod))], list(events["items"])
+        version = str((pods.get("metadata") or {}).get("resourceVersion") or "")
+        return job, self.reflector.pods.compared(name, pods["items"], version), list(events["items"])
 
     async def _progress(self, job: Raw, pods: Sequence[Mapping[str, Any]]) -> Progress:
         pod = reading.newest(job, pods)

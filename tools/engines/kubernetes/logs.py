@@ -1,7 +1,8 @@
 """A pod's log: the lines for people, and the progress that its machine lines tell, read on from where it ended.
 
-The API cannot be asked for "all after this line", only for the last so many seconds; lines carry the kubelet's
-timestamps, so what was read before is passed over. Many running pods share so many readings a second.
+The API cannot be asked for "all after this line", only for the last so many seconds; lines carry the node's
+timestamps, in the node's own time zone, so what was read before is passed over. Many running pods share so many
+readings a second.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from tools.engines.kubernetes.connection import Connection, Problem, Unreachable
 from tools.engines.local import LINE_LIMIT, for_people
@@ -24,7 +27,7 @@ LIMIT_BYTES = 32 * 2**20  # of one reading
 TAIL_FACTOR = 20  # lines asked for each line wanted: most are progress lines
 TAIL_LINES = 20000
 KEPT = 200  # readings of pods that are over
-_STAMPED = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) (.*)$", re.DOTALL)
+_STAMPED = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) (.*)$", re.DOTALL)
 
 
 @dataclass
@@ -32,7 +35,7 @@ class _Reading:
     """How far one pod's log was read, and what it said up to there."""
 
     progress: Progress = field(default_factory=Progress)
-    stamp: str = ""
+    stamp: str = ""  # of the last line that was read, as `_key` has it
     read_at: float = float("-inf")
     next_at: float = float("-inf")
     done: bool = False
@@ -118,14 +121,18 @@ def _fold(reading: _Reading, read: bytes) -> None:
         found = _STAMPED.match(line)
         if found is None:
             told.append(line)
-        elif _key(found[1]) > _key(last):
-            reading.stamp = max(reading.stamp, found[1], key=_key)
-            told.append(found[2])
+        elif (stamp := _key(found[1], found[2], found[3])) > last:
+            reading.stamp = max(reading.stamp, stamp)
+            told.append(found[4])
     kept = [line for line in told if line.startswith(PREFIX) and len(line) <= LINE_LIMIT]
     reading.progress = parse_lines(kept, before)
 
 
-def _key(stamp: str) -> str:
-    """Sortable: fractions of a second are written without their trailing zeros."""
-    whole, _, fraction = stamp.rstrip("Z").partition(".")
-    return f"{whole}.{fraction:0<9}" if stamp else ""
+def _key(whole: str, fraction: str | None, zone: str) -> str:
+    """Sortable: in UTC, and fractions of a second, which are written without their trailing zeros, padded."""
+    return f"{whole if zone == 'Z' else _utc(whole, zone)}{fraction or '.':0<10}"
+
+
+@lru_cache(maxsize=64)
+def _utc(whole: str, zone: str) -> str:
+    return datetime.fromisoformat(whole + zone).astimezone(UTC).replace(tzinfo=None).isoformat()

@@ -87,6 +87,11 @@ def over(pod: Raw) -> bool:
     return GONE_AT in pod or status.get("phase") in ("Succeeded", "Failed")
 
 
+def ended(job: Raw) -> bool:
+    """Whether its outcome is known: the cluster says so when its last pod is over."""
+    return condition(job, "Complete", "Failed") is not None
+
+
 def condition(obj: Raw, *types: str) -> Raw | None:
     """The first of these conditions that is true; that one is listed says nothing."""
     listed = (obj.get("status") or {}).get("conditions") or ()
@@ -142,7 +147,7 @@ def _all_terminated(pod: Raw) -> bool:
 
 def _standing(job: Raw, held: Sequence[_Held]) -> Standing:
     live = any(one.ended_at is None for one in held)
-    if condition(job, "Complete", "Failed"):
+    if ended(job):
         return Standing.ENDED
     if live:
         return Standing.RUNNING

@@ -34,6 +34,7 @@ RELIST_SECONDS = 600.0
 FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 15.0
 SHORT_SECONDS = 5.0  # a stream that ends sooner counts as a failure: a server that closes at once is not stormed
+UNMARKED_SECONDS = 60  # of a stream whose time the server does not mark: its silence must not look like its death
 QUIET_SECONDS = 90.0  # a stream that says nothing for so long is dead: a server that is well marks time every minute
 STALE_SECONDS = QUIET_SECONDS + LONGEST_WAIT_SECONDS + 30.0
 GRACE_SECONDS = 60.0  # a stream may fail for so long until what it told is too old
@@ -69,6 +70,7 @@ class Kind:
     path: str
     labels: str = ""
     fields: str = ""
+    marked: bool = True  # whether the server marks time in its streams (bookmarks)
     group: Callable[[Raw], str | None] = lambda _: None
     objects: dict[str, Raw] = field(default_factory=dict)
     version: str = ""
@@ -137,6 +139,15 @@ class Kind:
         self.version, self.listed_at = version, time.monotonic()
         self._forget()
 
+    def compared(self, group: str, listed: Iterable[Raw], version: str) -> list[Raw]:
+        """A group as this list of it has it, and those that are gone: remembered, and not in the list any more."""
+        there = {str(obj["metadata"].get("uid")): obj for obj in listed}
+        absent = [obj for obj in self.of(group) if str(obj["metadata"].get("uid")) not in there]
+        for obj in absent:
+            if GONE_AT not in obj and not _after(obj, version):
+                self.remove(obj)
+        return [*there.values(), *(obj for obj in self.of(group) if str(obj["metadata"].get("uid")) not in there)]
+
     def _forget(self) -> None:
         oldest = time.monotonic() - KEPT_SECONDS
         for uid, (at, key) in list(self._deleted.items()):
@@ -155,7 +166,7 @@ class Reflector:
         core = f"/api/v1/namespaces/{namespace}"
         self.jobs = Kind(path=f"/apis/batch/v1/namespaces/{namespace}/jobs", labels=selector)
         self.pods = Kind(path=f"{core}/pods", labels=selector, group=job_of)
-        self.events = Kind(path=f"{core}/events", fields="type=Warning")
+        self.events = Kind(path=f"{core}/events", fields="type=Warning", marked=False)  # read from etcd, past the cache
         self._kinds = (self.jobs, self.pods, self.events)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -235,11 +246,12 @@ class Reflector:
     async def _watch(self, kind: Kind) -> None:
         """Until the server ends the stream."""
         left = RELIST_SECONDS - (time.monotonic() - kind.listed_at)
+        longest = WATCH_SECONDS if kind.marked else UNMARKED_SECONDS
         query = kind.query | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": kind.version,
-            "timeoutSeconds": max(1, min(WATCH_SECONDS, int(left))),
+            "timeoutSeconds": max(1, min(longest, int(left))),
         }
         async with self._connection.stream(kind.path, CLIENT_SECONDS, **query) as lines:
             kind.heard()
@@ -291,7 +303,8 @@ def _slim(obj: Raw) -> Raw:
         inner = (spec.get("template") or {}).get("spec") or {}
         if "containers" in inner:
             limits = [_only(one, ("name", "image", "resources")) for one in inner["containers"]]
-            made["spec"]["template"] = {"spec": {"containers": limits}}
+            volumes = [_only(one, ("name", "persistentVolumeClaim")) for one in inner.get("volumes") or ()]
+            made["spec"]["template"] = {"spec": {"containers": limits, "volumes": volumes}}
     if "status" in obj:
         made["status"] = _only(obj["status"], _STATUS)
         if "containerStatuses" in obj["status"]:
