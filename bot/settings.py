@@ -108,7 +108,8 @@ class Settings(BaseSettings):
     engine: Literal["local", "kubernetes", "auto"] = Field(
         default="local",
         alias="SIGNALBOX_ENGINE",
-        description="this machine's processes or a cluster's Jobs; auto takes the cluster if there are credentials",
+        description="this machine's processes or a cluster's Jobs; auto takes the cluster if there are credentials for "
+        "one, and of what is named below what it has",
     )
     kubeconfig: str | None = Field(
         default=None, alias="KUBECONFIG", description="path of the cluster's credentials; default the pod's own account"

@@ -36,6 +36,7 @@ from tools.engines.base import (
     Standing,
     StopReason,
     Submission,
+    must_be_for,
 )
 from tools.engines.supervisor import birth, passed, sync_folder, write_whole
 from tools.progress import PREFIX, Progress, parse_lines
@@ -124,6 +125,11 @@ class LocalEngine:
         if free < FREE_BYTES:
             raise EngineRefused(f"The disk under {there} is nearly full. Free some space, then ask again.")
 
+    async def offers(self) -> str:
+        """How much of this machine."""
+        gpus = f", {self._gpus} GPU(s)" if self._gpus else ""
+        return f"local: {self._max_jobs} at once, {self._cpu_cores} cores charged{gpus}"
+
     def resources(self, spec: TrainingSpec) -> Resources:
         """CPU cores as charged; a GPU's hour includes its host."""
         product = self._gpu_product if spec.gpus else None
@@ -163,6 +169,7 @@ class LocalEngine:
 
     async def create(self, submission: Submission) -> str:
         """The job's folder, whole or not at all; suspended. Idempotent by digest."""
+        must_be_for(self.name, submission.manifest)
         return await asyncio.to_thread(self._create, submission)
 
     def _create(self, submission: Submission) -> str:

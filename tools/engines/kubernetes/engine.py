@@ -15,7 +15,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from tools.cost import Resources
-from tools.engines.base import EngineRefused, EngineUnavailable, NameTaken, Observation, Standing, Submission
+from tools.engines.base import (
+    EngineRefused,
+    EngineUnavailable,
+    NameTaken,
+    Observation,
+    Standing,
+    Submission,
+    must_be_for,
+)
 from tools.engines.kubernetes import manifest, reading
 from tools.engines.kubernetes.connection import Connection, Problem, Unreachable, translated
 from tools.engines.kubernetes.logs import LOOK_SECONDS, Logs
@@ -29,7 +37,7 @@ from tools.engines.kubernetes.manifest import (
     ClusterSettings,
 )
 from tools.engines.kubernetes.places import Places
-from tools.engines.kubernetes.preflight import checked
+from tools.engines.kubernetes.preflight import checked, found, queues_in
 from tools.engines.kubernetes.reflector import Reflector
 from tools.engines.kubernetes.waiting import GONE_AT
 from tools.progress import Progress
@@ -54,6 +62,7 @@ class KubernetesEngine:
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._settings = settings
+        self._here = settings  # as they hold in the cluster, by the last preflight
         self._max_jobs = max_jobs
         self._connection = Connection(kubeconfig)
         self._core = f"/api/v1/namespaces/{settings.namespace}"
@@ -75,9 +84,16 @@ class KubernetesEngine:
         await self._connection.aclose()
 
     async def preflight(self, spec: TrainingSpec) -> None:
-        """Refuse what this cluster could never run."""
+        """Refuse what this cluster could never run; what is rendered next is what was found now."""
         async with _translated():
-            await checked(spec, self._settings, self._connection)
+            self._here = await checked(spec, self._settings, self._connection)
+
+    async def offers(self) -> str:
+        """Whether a queue decides when they start."""
+        async with _translated():
+            here = await found(self._settings, self._connection)
+        starts = f"wait in the queue {here.queue}" if here.queue else "start at once"
+        return f"{self.name}: Jobs in the namespace {here.namespace} {starts}"
 
     def resources(self, spec: TrainingSpec) -> Resources:
         """What the pod requests; a GPU's hour includes its host."""
@@ -90,7 +106,7 @@ class KubernetesEngine:
 
     def render(self, spec: TrainingSpec) -> dict[str, Any]:
         """The exact Job, with what a card shows of it beside."""
-        return manifest.document(spec, self._settings)
+        return manifest.document(spec, self._here)
 
     async def free_slots(self) -> int:
         """How many may wait at once. Who runs when is the cluster's own decision."""
@@ -98,6 +114,7 @@ class KubernetesEngine:
 
     async def create(self, submission: Submission) -> str:
         """The Job, suspended. One of that name with the same digest is this very Job: an answer was lost."""
+        must_be_for(self.name, submission.manifest)
         job = manifest.complete(submission)
         where = job["metadata"].setdefault("namespace", self._settings.namespace)
         if where != self._settings.namespace:
@@ -106,6 +123,7 @@ class KubernetesEngine:
                 "Propose it again."
             )
         async with _translated(submission.name):
+            await self._must_have(reading.notes_on(job).get(WANTED_QUEUE))
             try:
                 made = await self._connection.post(self._jobs, job, fieldValidation="Strict")
             except Problem as problem:
@@ -119,6 +137,17 @@ class KubernetesEngine:
             )
         self.reflector.jobs.put(made)
         return str(made["metadata"]["uid"])
+
+    async def _must_have(self, queue: str | None) -> None:
+        """What was approved to wait for its turn never starts without a queue, nor waits in one that is gone."""
+        if queue is None:
+            return
+        queues = await queues_in(self._settings.namespace, self._connection)
+        if queues is not None and queue not in queues:
+            raise EngineRefused(
+                f"It was approved to wait in Kueue's queue {queue}, and there is none by that name any more. "
+                "Make that queue again, or propose the training anew."
+            )
 
     async def release(self, name: str, uid: str) -> None:
         """By a patch that carries the uid and the version that was read, so that no late repetition undoes a cancel."""

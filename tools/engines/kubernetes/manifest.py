@@ -56,6 +56,7 @@ class ClusterSettings:
     ttl_seconds: int = 86400  # that an ended Job stays to be read
     grace_seconds: int = 120  # from SIGTERM to SIGKILL
     queue: str | None = None  # Kueue's LocalQueue
+    auto: bool = False  # what is named here and is not in the cluster is done without
     service_account: str = "signalbox-trainer"
     tracking_uri: str = ""  # where trainings log; it must be reached from the pods
 
