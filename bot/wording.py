@@ -42,6 +42,9 @@ def changes(before: Offer, after: Offer) -> str:
 
 
 def resources(held: Resources) -> str:
+    """`4 CPU cores`, `2 nodes × 8 × H100`."""
+    if held.nodes > 1:
+        return f"{held.nodes} nodes × {resources(held.each)}"
     if held.gpus:
         return f"{held.gpus} × {held.gpu_product or 'GPU'}"
     return f"{held.cpu_cores.normalize():f} CPU cores"

@@ -107,6 +107,11 @@ class LocalEngine:
             raise EngineRefused(
                 f"This machine has {has}, and {spec.recipe} asks for {spec.gpus}. Ask for it on CPU cores: no gpu."
             )
+        if spec.processes > 1:
+            raise EngineRefused(
+                "This machine trains in one process: ask for one node and one GPU at most. Several need a cluster "
+                "(SIGNALBOX_ENGINE=kubernetes)."
+            )
         if spec.memory_gib is not None:
             raise EngineRefused("A training on this machine shares its memory with everything else: no memory_gib.")
         if shutil.which(self._python) is None:

@@ -176,7 +176,7 @@ def _container(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
         "name": CONTAINER,
         "image": settings.image_gpu if spec.gpus else settings.image_cpu,
         "imagePullPolicy": settings.image_pull_policy,
-        "command": ["python", "-m", spec.module],
+        "command": program(spec),
         "args": [*spec.argv(), *_resume(spec, settings), "--data-dir", "/data", "--output-dir", "/output"],
         "env": [*_variables(_environment(spec, settings)), *_own_name(settings)],
         "resources": _resources(spec, settings),
@@ -197,6 +197,11 @@ def _container(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
     }
 
 
+def program(spec: TrainingSpec) -> list[str]:
+    """The trainer, or what starts several processes of it."""
+    return ["python", "-m", *(["trainers.launch"] if spec.processes > 1 else []), spec.module]
+
+
 def _resume(spec: TrainingSpec, settings: ClusterSettings) -> list[str]:
     """Where checkpoints outlive a pod, the next pod of a lost node's training goes on from the last."""
     return ["--resume"] if settings.output_claim and not spec.resume_from else []
@@ -215,7 +220,7 @@ def _own_folder(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]
 
 
 def _environment(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]:
-    threads = str(max(1, int(settings.cpu_cores)))
+    threads = str(max(1, int(settings.cpu_cores) // max(1, spec.gpus)))
     environment = {
         "HOME": "/tmp",  # noqa: S108
         "HF_HOME": "/tmp/huggingface",  # noqa: S108
@@ -231,6 +236,8 @@ def _environment(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str
     }
     if not spec.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ""
+    if spec.gpus > 1 and spec.machines == 1:
+        environment |= {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": str(spec.gpus)}  # torchrun reads them
     return environment
 
 

@@ -57,6 +57,8 @@ async def checked(spec: TrainingSpec, settings: ClusterSettings, connection: Con
             "server that the cluster reaches."
         )
     settings = await found(settings, connection)
+    if spec.machines > 1:
+        raise EngineRefused("A training takes one node here. Ask for it without nodes.")
     for claim, setting in ((settings.data_claim, "SIGNALBOX_DATA_CLAIM"), (settings.output_claim, OUTPUT_CLAIM)):
         if claim:
             await _claim(claim, setting, settings, connection)
