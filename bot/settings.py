@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         alias="SIGNALBOX_QUEUE",
         description="Kueue's LocalQueue that decides when a training starts; default at once",
     )
+    runtime: str | None = Field(
+        default=None,
+        alias="SIGNALBOX_RUNTIME",
+        description="Kubeflow Trainer's ClusterTrainingRuntime for trainings of several nodes; default one node each",
+    )
     gpu_product: str | None = Field(
         default=None,
         alias="SIGNALBOX_GPU_PRODUCT",

@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from tools.engines.base import EngineRefused, EngineUnavailable
+from tools.engines.kubernetes import runtimes
 from tools.engines.kubernetes.connection import Connection, Problem
 from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.engines.kubernetes.runtimes import Runtime
 from tools.spec import TrainingSpec
 
 OUTPUT_CLAIM = "SIGNALBOX_OUTPUT_CLAIM"
@@ -57,8 +59,6 @@ async def checked(spec: TrainingSpec, settings: ClusterSettings, connection: Con
             "server that the cluster reaches."
         )
     settings = await found(settings, connection)
-    if spec.machines > 1:
-        raise EngineRefused("A training takes one node here. Ask for it without nodes.")
     for claim, setting in ((settings.data_claim, "SIGNALBOX_DATA_CLAIM"), (settings.output_claim, OUTPUT_CLAIM)):
         if claim:
             await _claim(claim, setting, settings, connection)
@@ -70,6 +70,52 @@ async def checked(spec: TrainingSpec, settings: ClusterSettings, connection: Con
     if spec.gpus:
         await _gpu(spec, settings, connection)
     return settings
+
+
+async def several(spec: TrainingSpec, settings: ClusterSettings, connection: Connection) -> Runtime:
+    """The runtime for trainings of several nodes. Raises `EngineRefused` if there is none, or not one for this spec."""
+    if not settings.runtime:
+        raise EngineRefused(
+            "A training of several nodes needs Kubeflow Trainer and a runtime for it, named in SIGNALBOX_RUNTIME "
+            "(docs/install-kubernetes.md). Ask for one node."
+        )
+    found = await runtime(settings.runtime, connection)
+    if found is None:
+        raise EngineRefused(
+            f"There is no ClusterTrainingRuntime {settings.runtime} in the cluster. Install Kubeflow Trainer and "
+            "infra/k8s/components/trainer, or set SIGNALBOX_RUNTIME; or ask for one node."
+        )
+    if not found.torchrun:
+        raise EngineRefused(
+            f"The runtime {found.name} starts no torchrun: it needs mlPolicy.torch, and a container "
+            f"{runtimes.CONTAINER} in its trainer's pod."
+        )
+    for folder, claim in (("/data", settings.data_claim), ("/output", settings.output_claim)):
+        if claim and found.claims.get(folder) != claim:
+            raise EngineRefused(
+                f"The runtime {found.name} does not mount the PersistentVolumeClaim {claim} at {folder}. "
+                "Add it to the runtime, where a TrainJob's volumes come from."
+            )
+    label = f"{settings.gpu_resource}.product"
+    if spec.gpus and settings.gpu_product and found.selector.get(label) != settings.gpu_product:
+        raise EngineRefused(
+            f"The runtime {found.name} does not take GPUs {settings.gpu_product} alone, so what they cost is not "
+            f"known. Set its nodeSelector {label}, or unset SIGNALBOX_GPU_PRODUCT."
+        )
+    return found
+
+
+async def runtime(name: str, connection: Connection) -> Runtime | None:
+    """The ClusterTrainingRuntime of that name; None without it, or without Kubeflow Trainer."""
+    there = await _read(connection, f"{runtimes.API}/clustertrainingruntimes/{name}")
+    if there is None:
+        raise EngineRefused(
+            f"Signalbox may not read the ClusterTrainingRuntime {name}. Apply infra/k8s/components/trainer."
+        )
+    if not isinstance(there, dict):
+        return None
+    schema = await _read(connection, runtimes.OPENAPI)
+    return runtimes.runtime_of(there, schema if isinstance(schema, dict) else None)
 
 
 async def _namespace(settings: ClusterSettings, connection: Connection) -> None:
