@@ -23,10 +23,11 @@ from tests.fakes.kubernetes.trainer import RUNTIMES, Trainer, runtime
 from tests.integration.test_kubernetes_faults import RATES, Place, dollars
 from tests.world import World, hand
 from tools.cost import RateCard
-from tools.engines.base import NameTaken, Standing, Submission
+from tools.engines.base import EngineRefused, EngineUnavailable, NameTaken, Standing, Submission
 from tools.engines.kubernetes import reflector
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.spec import parse_spec
 
 SETTINGS = ClusterSettings(namespace="training", runtime="torch")
 LINE = 'SIGNALBOX {{"event": "progress", "step": {step}, "steps": 10, "loss": 0.5}}'
@@ -190,6 +191,18 @@ async def test_the_cluster_s_own_deadline(place: Nodes) -> None:
     assert (job.phase, job.reason) == (JobPhase.FAILED, "Stopped at its maximum runtime of 60 min.")
 
 
+async def test_what_a_node_holds_in_its_grace_time_is_charged(place: Nodes) -> None:
+    proposal = await place.running()
+    place.cluster.slow_termination = True
+    place.bot.world.clock.forward(minutes=60)
+    place.cluster.tick()
+    assert (await place.looked(proposal)).job.phase is JobPhase.RUNNING, "its nodes write their checkpoint"
+    place.cluster.finish_termination()
+    job = (await place.looked(proposal)).job
+    assert (job.phase, job.reason) == (JobPhase.FAILED, "Stopped at its maximum runtime of 60 min.")
+    assert not any(held.estimated for held in job.intervals)
+
+
 async def test_where_there_is_none_signalbox_keeps_it_and_the_card_says_so(tmp_path: Path) -> None:
     async with nodes(tmp_path, deadlines=False) as place:
         proposal = await place.running()
@@ -306,6 +319,29 @@ async def test_a_trainer_that_goes_and_comes(place: Nodes, monkeypatch: pytest.M
     both = await place.approved()
     await place.looked(both)
     assert seen.fresh and seen.train_jobs.served and len(place.pods(both)) == 2
+
+
+async def test_rights_that_are_taken_away_lose_no_training(place: Nodes, tmp_path: Path) -> None:
+    proposal = await place.running()
+    for verb in ("get", "list", "watch"):
+        place.cluster.forbid(verb, "trainjobs")
+    config = str(place.cluster.kubeconfig(tmp_path / "later"))
+    async with KubernetesEngine(SETTINGS, kubeconfig=config) as later:
+        with pytest.raises(EngineUnavailable, match=r"role\.yaml"):
+            await later.observe(proposal.job_name)
+    async with KubernetesEngine(replace(SETTINGS, runtime=None), kubeconfig=config) as alone:
+        assert (await alone.observe("another")).standing is Standing.ABSENT, "who makes none needs no right to see them"
+
+
+async def test_too_few_nodes_have_such_gpus(place: Nodes) -> None:
+    for number in (1, 2):
+        node = {"metadata": {"name": f"gpu-{number}"}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}}
+        place.cluster.put("nodes", node)
+    await place.engine.preflight(parse_spec("distilgpt2", {"gpus": 8, "nodes": 2}))
+    with pytest.raises(EngineRefused, match=r"2 node\(s\) of the cluster have 8 GPU\(s\), and it asks for 3"):
+        await place.engine.preflight(parse_spec("distilgpt2", {"gpus": 8, "nodes": 3}))
+    with pytest.raises(Refused, match="16 GPUs"):  # the policy counts them all
+        await place.asked(gpus=8)
 
 
 async def test_the_server_is_strict(place: Nodes) -> None:

@@ -190,8 +190,8 @@ class KubernetesEngine:
         return (seen.jobs, seen.pods) if form is JOB else (seen.train_jobs, seen.train_pods)
 
     def _forms(self) -> list[Form]:
-        """Those that the cluster knows."""
-        return [JOB, TRAIN_JOB] if self.reflector.train_jobs.served else [JOB]
+        """Those that there may be: where TrainJobs are made, that none may be seen does not mean that none is there."""
+        return [JOB, TRAIN_JOB] if self._settings.runtime or self.reflector.train_jobs.served else [JOB]
 
     async def release(self, name: str, uid: str) -> None:
         """By a patch that carries the uid and the version that was read, so that no late repetition undoes a cancel."""

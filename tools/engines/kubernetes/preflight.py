@@ -147,6 +147,11 @@ async def _gpu(spec: TrainingSpec, settings: ClusterSettings, connection: Connec
     products = {str((node["metadata"].get("labels") or {}).get(label) or "unnamed") for node in with_gpus}
     if not with_gpus:
         raise EngineRefused(f"No node of the cluster has {spec.gpus} GPU(s). Ask for it on CPU cores: no gpu.")
+    if len(with_gpus) < spec.machines:
+        raise EngineRefused(
+            f"{len(with_gpus)} node(s) of the cluster have {spec.gpus} GPU(s), and it asks for {spec.machines}. "
+            "Ask for fewer nodes, or fewer GPUs of each."
+        )
     if settings.gpu_product and settings.gpu_product not in products:
         raise EngineRefused(
             f"No node of the cluster has a GPU {settings.gpu_product}; there are {', '.join(sorted(products))}. "

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tools.engines.base import Attempt, Observation, Standing, StopReason
-from tools.engines.kubernetes.forms import belongs, leads, limits, nodes
+from tools.engines.kubernetes.forms import TRAIN_JOB, belongs, form_of, leads, limits, nodes
 from tools.engines.kubernetes.manifest import CANCELLED, CONTAINER, DIGEST, OUTPUT, RELEASED, TIME_LIMIT
 from tools.engines.kubernetes.waiting import GONE_AT, clean, waiting
 from tools.progress import ExitCode, Progress, parse_lines
@@ -140,8 +140,8 @@ def _all_terminated(pod: Raw) -> bool:
 
 def _standing(job: Raw, held: Sequence[_Held]) -> Standing:
     live = any(one.ended_at is None for one in held)
-    if condition(job, "Complete", "Failed"):
-        return Standing.ENDED
+    if condition(job, "Complete", "Failed") and not (live and form_of(job) is TRAIN_JOB):
+        return Standing.ENDED  # a TrainJob says so while its pods still have their grace time
     if live:
         return Standing.RUNNING
     if (job.get("spec") or {}).get("suspend"):
