@@ -306,8 +306,8 @@ def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Int
 
 def _recorded(job: Job, observed: Observation) -> bool:
     """Whether every attempt that can be seen has its interval."""
-    seen = {(one.started_at, one.ended_at, one.estimated) for one in observed.attempts}
-    return seen <= {(one.started_at, one.ended_at, one.estimated) for one in job.intervals}
+    seen = Counter((one.started_at, one.ended_at, one.estimated) for one in observed.attempts)
+    return seen <= Counter((one.started_at, one.ended_at, one.estimated) for one in job.intervals)
 
 
 def _closed(interval: Interval, now: datetime) -> Interval:

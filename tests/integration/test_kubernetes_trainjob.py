@@ -164,6 +164,16 @@ async def test_nodes_that_started_in_the_same_second_are_two(place: Nodes, tmp_p
             assert len(gone) == 1 and gone[0].ended_at == job.intervals[2].started_at
 
 
+async def test_a_node_that_comes_later_in_the_same_second_is_noticed(place: Nodes) -> None:
+    stands = place.bot.world.clock()
+    place.cluster.clock = lambda: stands
+    proposal = await place.approved()
+    await place.looked(proposal)
+    for number, pod in enumerate(place.pods(proposal), 1):
+        place.cluster.run(place.cluster.schedule(pod))
+        assert len((await place.looked(proposal)).job.intervals) == number
+
+
 async def test_cancelled_while_it_runs(place: Nodes) -> None:
     proposal = await place.running()
     await place.bot.deciding.cancel(hand("rae"), proposal.number)
