@@ -198,6 +198,8 @@ def cluster_engine(settings: Settings) -> KubernetesEngine:
             output_claim=settings.output_claim,
             ttl_seconds=settings.cluster_keep_hours * 3600,
             queue=settings.queue,
+            runtime=settings.runtime,
+            auto=settings.engine == "auto",
             tracking_uri=settings.tracking_uri,
         ),
         kubeconfig=settings.kubeconfig,

@@ -105,8 +105,8 @@ def waste(outcomes: Sequence[Outcome]) -> str:
     lost: dict[str, Decimal] = {}
     for one in outcomes:
         succeeded = one.job.phase is JobPhase.SUCCEEDED
-        last = max((held.attempt for held in one.job.intervals), default=0)
-        repeated = [held for held in one.job.intervals if held.attempt != last]
+        last = max((held.started_at for held in one.job.intervals), default=None)
+        repeated = [held for held in one.job.intervals if last and held.ended_at and held.ended_at <= last]
         cost = actual(repeated, one.job.finished_at).amount if succeeded and one.job.finished_at else one.actual.amount
         part = "attempts that were repeated" if succeeded else one.job.phase.value
         if not succeeded or repeated:

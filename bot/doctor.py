@@ -126,16 +126,12 @@ async def _mlflow(tracking: Tracking) -> Finding:
 
 
 async def _engine(app: App) -> Finding:
-    settings = app.settings
-    if app.engine.name == "local":
-        gpus = settings.local_gpus
-        said = f"local: {settings.local_max_jobs} at once, {settings.local_cpu_cores} cores charged"
-        return _good("engine", said + (f", {gpus} GPUs by SIGNALBOX_LOCAL_GPUS" if gpus is not None else ""))
     try:
-        await app.engine.preflight(DigitsSpec())
+        if app.engine.name != "local":  # the trainers have a line of their own
+            await app.engine.preflight(DigitsSpec())
+        return _good("engine", await app.engine.offers())
     except (EngineRefused, EngineUnavailable) as error:
         return _wrong("engine", str(error))
-    return _good("engine", f"{app.engine.name}: the namespace {settings.namespace} answers")
 
 
 async def _model(settings: Settings) -> Finding:

@@ -108,7 +108,8 @@ class Settings(BaseSettings):
     engine: Literal["local", "kubernetes", "auto"] = Field(
         default="local",
         alias="SIGNALBOX_ENGINE",
-        description="this machine's processes or a cluster's Jobs; auto takes the cluster if there are credentials",
+        description="this machine's processes or a cluster's Jobs; auto takes the cluster if there are credentials for "
+        "one, and of what is named below what it has",
     )
     kubeconfig: str | None = Field(
         default=None, alias="KUBECONFIG", description="path of the cluster's credentials; default the pod's own account"
@@ -146,6 +147,11 @@ class Settings(BaseSettings):
         default=None,
         alias="SIGNALBOX_QUEUE",
         description="Kueue's LocalQueue that decides when a training starts; default at once",
+    )
+    runtime: str | None = Field(
+        default=None,
+        alias="SIGNALBOX_RUNTIME",
+        description="Kubeflow Trainer's ClusterTrainingRuntime for trainings of several nodes; default one node each",
     )
     gpu_product: str | None = Field(
         default=None,

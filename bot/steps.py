@@ -8,6 +8,7 @@ when.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -269,8 +270,8 @@ def _kind(trouble: str) -> str:
 def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Interval, ...]:
     """The engine's attempts as intervals at the approved rates. Times before the bot's own restart are as observed.
 
-    What was recorded and cannot be observed any more (a drained node took its pod along) was held all the same: it
-    stays, and ended at the latest when the next began.
+    Each node's attempts are its own. What was recorded and cannot be observed any more (a drained node took its pod
+    along) was held all the same: it stays, and ended at the latest when the next in its place began.
     """
     offer = proposal.offer
     seen = [
@@ -278,19 +279,24 @@ def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Int
             attempt=attempt.number,
             started_at=attempt.started_at,
             ended_at=attempt.ended_at,
-            resources=offer.resources,
+            resources=offer.resources.each,
             rate_version=offer.rate_version,
-            hourly=offer.hourly,
+            hourly=offer.hourly.shared(offer.resources.nodes),
             estimated=attempt.estimated,
         )
         for attempt in observed.attempts
     ]
-    began = {interval.started_at for interval in seen}
-    known = [interval for interval in job.intervals if interval.started_at not in began]
+    began = Counter(interval.started_at for interval in seen)
+    known = []
+    for interval in job.intervals:
+        if not began[interval.started_at]:
+            known.append(interval)
+        began.subtract([interval.started_at] if began[interval.started_at] else [])
     found = sorted((*known, *seen), key=lambda interval: interval.started_at)
     made = []
     for number, interval in enumerate(found, 1):
-        later = found[number].started_at if number < len(found) else None
+        after = number - 1 + offer.resources.nodes
+        later = found[after].started_at if after < len(found) else None
         ended = _closed(interval, later) if later and interval in known else interval
         made.append(replace(ended, attempt=number))
     return tuple(made)
@@ -298,8 +304,8 @@ def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Int
 
 def _recorded(job: Job, observed: Observation) -> bool:
     """Whether every attempt that can be seen has its interval."""
-    seen = {(one.started_at, one.ended_at, one.estimated) for one in observed.attempts}
-    return seen <= {(one.started_at, one.ended_at, one.estimated) for one in job.intervals}
+    seen = Counter((one.started_at, one.ended_at, one.estimated) for one in observed.attempts)
+    return seen <= Counter((one.started_at, one.ended_at, one.estimated) for one in job.intervals)
 
 
 def _closed(interval: Interval, now: datetime) -> Interval:

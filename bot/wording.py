@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from bot.accounts import Spend
@@ -42,9 +43,19 @@ def changes(before: Offer, after: Offer) -> str:
 
 
 def resources(held: Resources) -> str:
+    """`4 CPU cores`, `2 nodes × 8 × H100`."""
+    if held.nodes > 1:
+        return f"{held.nodes} nodes × {resources(held.each)}"
     if held.gpus:
         return f"{held.gpus} × {held.gpu_product or 'GPU'}"
     return f"{held.cpu_cores.normalize():f} CPU cores"
+
+
+def engine(manifest: Mapping[str, Any]) -> str:
+    """`local engine`, `kubernetes engine, TrainJob in the runtime torch`."""
+    runtime = manifest.get("runtime")
+    more = f", TrainJob in the runtime {runtime['name']}" if runtime else ""
+    return f"{manifest.get('engine', 'unknown')} engine{more}"
 
 
 def duration(seconds: Decimal | float) -> str:

@@ -20,10 +20,10 @@ LATER = {
         "sqlalchemy.dialects.sqlite tools.engines.kubernetes.engine"
     ),
     "trainers": (
-        "datasets mlflow mlflow.store.tracking.sqlalchemy_store mlflow.tracking numpy pynvml torch torch.nn.functional "
-        "torchvision.datasets transformers transformers.models.auto.modeling_auto "
-        "transformers.models.auto.tokenization_auto transformers.models.gpt2.modeling_gpt2 "
-        "transformers.models.gpt2.tokenization_gpt2 peft"
+        "datasets mlflow mlflow.store.tracking.sqlalchemy_store mlflow.tracking numpy pynvml torch "
+        "torch.distributed.run torch.nn.functional torchvision.datasets transformers "
+        "transformers.models.auto.modeling_auto transformers.models.auto.tokenization_auto "
+        "transformers.models.gpt2.modeling_gpt2 transformers.models.gpt2.tokenization_gpt2 peft"
     ),
 }
 OF = {"bot": ("bot", "tools"), "trainers": ("trainers",)}

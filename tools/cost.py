@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
@@ -29,12 +29,18 @@ class RatesError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a job holds while it runs, as it is charged: CPU cores, GPUs of one product, memory in GiB."""
+    """What a job holds while it runs, as it is charged: CPU cores, GPUs of one product, memory in GiB, on each node."""
 
     cpu_cores: Decimal
     gpus: int = 0
     gpu_product: str | None = None
     memory_gib: Decimal = Decimal(0)
+    nodes: int = 1
+
+    @property
+    def each(self) -> Resources:
+        """Those of one node."""
+        return replace(self, nodes=1)
 
     def document(self) -> dict[str, Any]:
         """JSON-ready form; decimals as text."""
@@ -43,6 +49,7 @@ class Resources:
             "gpus": self.gpus,
             "gpu_product": self.gpu_product,
             "memory_gib": str(self.memory_gib),
+            **({"nodes": self.nodes} if self.nodes > 1 else {}),
         }
 
     @classmethod
@@ -53,6 +60,7 @@ class Resources:
             gpus=int(document["gpus"]),
             gpu_product=document["gpu_product"],
             memory_gib=Decimal(document["memory_gib"]),
+            nodes=int(document.get("nodes", 1)),
         )
 
 
@@ -70,6 +78,10 @@ class Amount:
     def times(self, factor: Decimal) -> Amount:
         """This amount, `factor` times over (an hourly amount times hours)."""
         return Amount(dollars=self.dollars * factor, unpriced=self.unpriced)
+
+    def shared(self, parts: int) -> Amount:
+        """One of so many equal parts."""
+        return self if parts == 1 else Amount(dollars=self.dollars / parts, unpriced=self.unpriced)
 
     def document(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -100,6 +112,8 @@ class Rates(BaseModel):
 
     def hourly(self, resources: Resources) -> Amount:
         """What these resources cost an hour. A GPU's rate includes the cores and memory of its host."""
+        if resources.nodes > 1:
+            return self.hourly(resources.each).times(Decimal(resources.nodes))
         if resources.gpus:
             product = resources.gpu_product or ANY_GPU
             rate = self.gpu_hour.get(product, self.gpu_hour.get(ANY_GPU))
@@ -210,7 +224,7 @@ class Actual:
     """What a training has cost, from its intervals alone."""
 
     amount: Amount
-    seconds: Decimal
+    seconds: Decimal  # that anything was held: several nodes at once count once
     final: bool  # False while an interval is still open
     estimated: bool  # True if any end was repaired rather than observed
 
@@ -245,10 +259,13 @@ def actual(intervals: Sequence[Interval], now: datetime) -> Actual:
     """The sum over every attempt's interval of hours × hourly amount."""
     amount = Amount()
     seconds = Decimal(0)
-    for interval in intervals:
-        held = interval.seconds(now)
-        amount = amount + interval.hourly.times(held / HOUR)
-        seconds += held
+    until: datetime | None = None
+    for interval in sorted(intervals, key=lambda one: one.started_at):
+        amount = amount + interval.hourly.times(interval.seconds(now) / HOUR)
+        ended = max(interval.started_at, interval.ended_at or now)
+        begun = interval.started_at if until is None else max(interval.started_at, until)
+        seconds += max(Decimal(0), _seconds(ended - begun))
+        until = ended if until is None else max(until, ended)
     return Actual(
         amount=amount,
         seconds=seconds,
@@ -294,7 +311,7 @@ def _data(spec: TrainingSpec) -> tuple[Any, ...]:
 
 
 def _device(spec: TrainingSpec, product: str | None) -> tuple[Any, ...]:
-    return (spec.gpus, product if spec.gpus else None)
+    return (spec.gpus, spec.machines, product if spec.gpus else None)
 
 
 def _size(spec: TrainingSpec, product: str | None) -> tuple[Any, ...]:

@@ -51,6 +51,16 @@ class TrainingSpec(BaseModel):
     resume_from: JobName | None = Field(default=None, description="the job that left the checkpoint to go on from")
     max_runtime_minutes: int = Field(default=60, ge=1, le=2880, description="the job is stopped after this long")
 
+    @property
+    def machines(self) -> int:
+        """How many nodes train it together."""
+        return 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes train it together: one a GPU, or one a node."""
+        return self.machines * max(self.gpus, 1)
+
     def canonical(self) -> dict[str, Any]:
         """JSON-ready dictionary of every parameter, defaults included, without what is left to the engine."""
         return self.model_dump(mode="json", exclude_none=True)
@@ -117,10 +127,16 @@ class DistilGpt2Spec(TrainingSpec):
     epochs: int = Field(default=1, ge=1, le=20, description="passes over the training data")
     lr: float = Field(default=5e-5, ge=1e-7, le=1e-2, description="peak learning rate")
     batch_size: int = Field(default=8, ge=1, le=256, description="blocks a step")
+    gpus: int = Field(default=0, ge=0, le=8, description="GPUs of a node; 0 trains on CPU cores")
+    nodes: int | None = Field(default=None, ge=1, le=16, description="nodes that train together; one if left out")
     model: Source = Field(default="distilgpt2", description="hub id, or folder below the data folder")
     dataset: Source = Field(default="wikitext-2", description="wikitext-2, hub id, or text below the data folder")
     block_size: int = Field(default=128, ge=16, le=1024, description="tokens a block")
     max_runtime_minutes: int = Field(default=240, ge=1, le=2880, description="the job is stopped after this long")
+
+    @property
+    def machines(self) -> int:
+        return self.nodes or 1
 
     def argv(self) -> list[str]:
         return [
@@ -147,6 +163,8 @@ PARAMETER_ALIASES = {
     "epoch": "epochs",
     "num_epochs": "epochs",
     "gpu": "gpus",
+    "node": "nodes",
+    "num_nodes": "nodes",
     "max_runtime": "max_runtime_minutes",
     "max_minutes": "max_runtime_minutes",
     "memory": "memory_gib",

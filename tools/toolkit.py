@@ -53,6 +53,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         batch_size: int | str | None = None,
         gpu_enabled: bool | str | None = None,
         gpus: int | str | None = None,
+        nodes: int | str | None = None,
         memory_gib: int | str | None = None,
         seed: int | str | None = None,
         max_runtime_minutes: int | str | None = None,
@@ -68,7 +69,8 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
             lr: learning rate.
             batch_size: examples a step.
             gpu_enabled: true for one GPU, false for CPU cores; leave out unless the person said which.
-            gpus: how many GPUs, if the person named a number.
+            gpus: how many GPUs (of each node), if the person named a number.
+            nodes: for distilgpt2 only: how many nodes train together, if the person named a number.
             memory_gib: GiB of memory, if the person named it.
             seed: random seed.
             max_runtime_minutes: hard limit of the run time.
@@ -88,6 +90,7 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         batch_size: int | str | None = None,
         gpu_enabled: bool | str | None = None,
         gpus: int | str | None = None,
+        nodes: int | str | None = None,
         memory_gib: int | str | None = None,
         max_runtime_minutes: int | str | None = None,
         model: str | None = None,

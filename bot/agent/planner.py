@@ -28,7 +28,7 @@ from bot.agent.training import ESTIMATE, TRIGGER, Request
 
 _ARGUMENTS: Final = frozenset(
     (
-        *("model_type", "epochs", "lr", "batch_size", "gpus", "memory_gib", "seed"),
+        *("model_type", "epochs", "lr", "batch_size", "gpus", "nodes", "memory_gib", "seed"),
         *("max_runtime_minutes", "model", "dataset", "block_size"),
     )
 )

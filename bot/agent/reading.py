@@ -59,6 +59,7 @@ _NAMES: Final = {
     "epochs": r"epo[a-z]*|eps?|passes",
     "seed": r"(?:random[\s_-]*)?seeds?",
     "gpus": r"gpus?|graphics? cards?",
+    "nodes": r"nodes?",
     "memory_gib": r"(?:g(?:ib|i|b)?\s*(?:of\s+)?)?(?:memory|ram)(?:[\s_-]*gib)?",
     "minutes": r"minutes?|mins?",
     "hours": r"hours?|hrs?|h",

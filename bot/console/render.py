@@ -41,7 +41,9 @@ def card_panel(card: Card, zone: ZoneInfo, curve: Path | None = None) -> Panel:
     state = (card.job.phase if card.job else proposal.state).value
     rows: list[tuple[str, str]] = [("asked by", f"{proposal.requester}: “{_line(proposal.prompt)}”")]
     rows.append(("runs", wording.parameters(offer.spec)))
-    rows.append(("on", f"{wording.resources(offer.resources)}, {offer.manifest.get('engine', '?')} engine"))
+    rows.append(("on", f"{wording.resources(offer.resources)}, {wording.engine(offer.manifest)}"))
+    if offer.manifest.get("note"):
+        rows.append(("note", str(offer.manifest["note"])))
     if card.before is not None:
         rows.append(("edited", f"by {proposal.author}: {wording.changes(card.before, offer)}"))
     rows += _outcome_rows(card) if card.job else _decision_rows(card, zone)

@@ -154,7 +154,7 @@ def _next_running(job: Job, observed: Observation, now: datetime) -> Step:
         return _ended(job, observed)
     if job.cancel_by:
         return Step(act=Act.STOP)
-    if _overdue(job, now):
+    if _overdue(job, now) or (observed.due is not None and now >= observed.due):
         return Step(act=Act.STOP)  # the engine stops it by itself; this is the second pair of hands
     return Step(act=Act.PROGRESS)
 

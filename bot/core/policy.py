@@ -36,7 +36,7 @@ class QuorumRule(BaseModel):
         """Whether this rule speaks for such a training. What is not fully priced is beyond every dollar limit."""
         if self.recipes is not None and spec.recipe not in self.recipes:
             return False
-        if self.up_to_gpus is not None and spec.gpus > self.up_to_gpus:
+        if self.up_to_gpus is not None and spec.gpus * spec.machines > self.up_to_gpus:
             return False
         return self.up_to_dollars is None or (not ceiling.unpriced and ceiling.dollars <= self.up_to_dollars)
 
@@ -144,7 +144,7 @@ def approvals_needed(policy: Policy, spec: TrainingSpec, ceiling: Amount) -> int
     rule = next((rule for rule in policy.quorum if rule.covers(spec, ceiling)), None)
     if rule is None or rule.approvals == NEVER:
         raise Refused(
-            f"The policy lets nobody approve this ({spec.recipe}, {spec.gpus} GPUs, up to {ceiling}). "
+            f"The policy lets nobody approve this ({spec.recipe}, {spec.gpus * spec.machines} GPUs, up to {ceiling}). "
             "Ask for less, or have a quorum rule for it added to the policy file."
         )
     return int(rule.approvals)

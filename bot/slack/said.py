@@ -50,7 +50,7 @@ def headline(card: Card) -> str:
 def program(offer: Offer) -> list[str]:
     """What runs, with every parameter, and where."""
     manifest = offer.manifest
-    where = f"{escape(wording.resources(offer.resources))}, {escape(str(manifest.get('engine', 'unknown')))} engine"
+    where = f"{escape(wording.resources(offer.resources))}, {escape(wording.engine(manifest))}"
     if manifest.get("namespace"):
         where += f", namespace {code(str(manifest['namespace']))}"
     rows = [f"*Runs* {escape(wording.parameters(offer.spec))}", f"*On* {where}"]
@@ -59,6 +59,8 @@ def program(offer: Offer) -> list[str]:
     command = manifest.get("command")
     if isinstance(command, list):
         rows.append(f"*Command* {_command([str(part) for part in command])}")
+    if manifest.get("note"):
+        rows.append(f"*Note* {escape(str(manifest['note']))}")
     return rows
 
 

@@ -89,6 +89,7 @@ class TestNumbers:
             ("on cpu", "gpus", 0),
             ("on a gpu", "gpus", 1),
             ("two gpus", "gpus", 2),
+            ("on 4 nodes", "nodes", 4),
             ("at most 2 hours", "max_runtime_minutes", 120),
             ("max_runtime_minutes=30", "max_runtime_minutes", 30),
         ],

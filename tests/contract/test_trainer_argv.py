@@ -16,6 +16,7 @@ from tools.spec import CATALOGUE, SpecError, TrainingSpec, bounds, parse_spec
 NOT_ARGUMENTS = {
     "recipe",
     "gpus",
+    "nodes",
     "memory_gib",
     "resume_from",
     "max_runtime_minutes",

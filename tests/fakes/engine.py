@@ -41,6 +41,9 @@ class FakeEngine:
         if spec.gpus > 1:
             raise EngineRefused("This machine has 1 GPU; ask for one.")
 
+    async def offers(self) -> str:
+        return "fake: on request"
+
     def resources(self, spec: TrainingSpec) -> Resources:
         return Resources(cpu_cores=Decimal(4), gpus=spec.gpus)
 

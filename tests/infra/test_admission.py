@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from tools.engines.base import Submission
-from tools.engines.kubernetes import manifest
+from tools.engines.kubernetes import manifest, trainjob
+from tools.engines.kubernetes.forms import TRAIN_JOB
 from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.engines.kubernetes.runtimes import runtime_of
 from tools.spec import parse_spec
 
 cel = pytest.importorskip("cel")
@@ -246,6 +248,29 @@ def test_another_s_job_is_left_alone() -> None:
     foreign = _with("metadata|labels", {"app.kubernetes.io/managed-by": "helm"})
     assert _refusals("signalbox-jobs-update", _with("spec|suspend", False, foreign), foreign)
     assert _refusals("signalbox-jobs-update", _with("spec|suspend", False), foreign), "nor taken over"
+
+
+def test_the_engine_s_train_job_may_be_made_released_and_cancelled() -> None:
+    found = yaml.safe_load((TRAINING.parents[1] / "components" / "trainer" / "runtime.yaml").read_text())
+    found["metadata"]["name"] = "torch-distributed"
+    spec = parse_spec("distilgpt2", {"nodes": 2, "gpus": 8})
+    submission = Submission(
+        name="distilgpt2-1-ba3fbb",
+        proposal_id="ba3fbb",
+        digest="d" * 64,
+        manifest=trainjob.document(spec, ClusterSettings(), runtime_of(found, None)),
+        run_id="ea45",
+        tracking_uri="http://mlflow:5000",
+    )
+    made = trainjob.complete(submission)
+    assert _refusals("signalbox-trainjobs-create", made) == []
+    marked = {**made["metadata"]["annotations"], manifest.RELEASED: "2026-11-24T12:00:00+00:00"}
+    released = _with("spec|suspend", False, _with("metadata|annotations", marked, made))
+    assert _refusals("signalbox-jobs-update", released, made) == []
+    stopped = {**marked, manifest.CANCELLED: "2026-11-24T12:01:00+00:00"}
+    ended = _with("metadata|annotations", stopped, {**released, "spec": released["spec"] | TRAIN_JOB.stop})
+    assert _refusals("signalbox-jobs-update", ended, released) == []
+    assert _refusals("signalbox-jobs-update", _with("spec|trainer|numNodes", 8, made), made)
 
 
 def test_a_train_job() -> None:

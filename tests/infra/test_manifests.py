@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.fakes.kubernetes.admission import restricted
+from tools.engines.kubernetes.runtimes import runtime_of
+
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "infra" / "k8s"
 BASE = K8S / "base"
@@ -124,14 +127,21 @@ def test_exactly_the_rights_that_the_engine_uses() -> None:
     assert _granted(role) == RIGHTS
 
 
-def test_outside_the_jobs_namespace_it_reads_nodes_alone() -> None:
-    assert [one["metadata"]["name"] for one in OBJECTS if one["kind"] == "ClusterRole"] == ["signalbox-node-labels"]
+def test_outside_the_jobs_namespace_it_reads_nodes_and_its_runtime_alone() -> None:
+    roles = [one["metadata"]["name"] for one in OBJECTS if one["kind"] == "ClusterRole"]
+    assert sorted(roles) == ["signalbox-node-labels", "signalbox-runtime"]
+    (rule,) = _only("ClusterRole", "signalbox-runtime")["rules"]
+    assert (rule["resources"], rule["resourceNames"], rule["verbs"]) == (
+        ["clustertrainingruntimes"],
+        ["signalbox-torch"],
+        ["get"],
+    )
     assert _granted(_only("ClusterRole", "signalbox-node-labels")) == {("", "nodes"): "get list"}
 
 
 def test_only_the_bot_has_rights() -> None:
     bindings = [one for one in OBJECTS if one["kind"] in {"RoleBinding", "ClusterRoleBinding"}]
-    assert len(bindings) == 2
+    assert len(bindings) == 3
     for one in bindings:
         assert one["subjects"] == [{"kind": "ServiceAccount", "name": "signalbox-bot", "namespace": "signalbox"}]
 
@@ -232,6 +242,19 @@ def test_every_waiver_has_a_reason() -> None:
             if key.startswith("checkov.io/skip"):
                 check, _, reason = text.partition("=")
                 assert re.fullmatch(r"CKV2?_K8S_\d+", check) and len(reason) > 20, text
+
+
+def test_the_runtime_s_pod_is_as_safe_and_fit_for_what_the_engine_asks() -> None:
+    found = runtime_of(_only("ClusterTrainingRuntime", "signalbox-torch"), None)
+    assert found.torchrun and found.grace_seconds == 60 and not found.claims
+    (job,) = _only("ClusterTrainingRuntime", "signalbox-torch")["spec"]["template"]["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert not restricted(pod), "the namespace's Pod Security would refuse its pods"
+    assert pod["serviceAccountName"] == "signalbox-trainer" and pod["automountServiceAccountToken"] is False
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]} == {
+        *("/data", "/output", "/tmp", "/dev/shm"),
+    }
 
 
 # -- the bot and MLflow ---------------------------------------------------------------------------------------------

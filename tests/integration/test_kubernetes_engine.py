@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.kubernetes import KubernetesServer
+from tests.fakes.kubernetes.kinds import Kind as FakeKind
 from tools.engines.base import (
     EngineRefused,
     EngineUnavailable,
@@ -32,6 +33,7 @@ from tools.spec import parse_spec
 
 SETTINGS = ClusterSettings(namespace="training")
 SPEC = parse_spec("digits", {})
+LOCAL_QUEUES = FakeKind(group="kueue.x-k8s.io", version="v1beta2", plural="localqueues", kind="LocalQueue", model=None)
 NAME = "digits-7-c53b6e"
 LINE = 'SIGNALBOX {{"event": "progress", "step": {step}, "steps": 10, "loss": 0.5}}'
 
@@ -287,6 +289,8 @@ async def test_a_queue_decides_when(cluster: KubernetesServer, tmp_path: Path, w
     async with KubernetesEngine(queued, kubeconfig=str(cluster.kubeconfig(tmp_path / "k"))) as engine:
         with pytest.raises(EngineRefused, match="Install Kueue"):
             await engine.preflight(SPEC)
+        cluster.serve(LOCAL_QUEUES)
+        cluster.put("localqueues", {"metadata": {"name": "training"}})
         uid = await engine.create(submission(engine))
         await engine.release(NAME, uid)
         made = world.job()

@@ -88,9 +88,12 @@ async def test_a_fault_says_nothing(tmp_path: Path, fault: str) -> None:
             assert (await engine.observe("a")).waiting.startswith("It waits in the queue training")
 
 
-async def test_without_kueue_nobody_is_asked(tmp_path: Path) -> None:
-    async with Cluster() as cluster, waiting(cluster, tmp_path) as engine:
-        assert await said(engine) == ["It waits in the queue training."] * 3
+async def test_where_places_are_not_served_nothing_is_said(tmp_path: Path) -> None:
+    async with Cluster() as cluster:
+        cluster.install_kueue()
+        cluster.kinds = {key: kind for key, kind in cluster.kinds.items() if not key[0].startswith("visibility.")}
+        async with waiting(cluster, tmp_path) as engine:
+            assert await said(engine) == ["It waits in the queue training."] * 3
 
 
 async def test_without_a_queue_the_older_pods_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

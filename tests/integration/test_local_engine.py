@@ -38,7 +38,7 @@ from tools.engines.base import (
 from tools.engines.local import SOURCE, TAIL_BYTES, LocalEngine
 from tools.engines.supervisor import birth
 from tools.progress import ExitCode
-from tools.spec import DigitsSpec
+from tools.spec import DigitsSpec, parse_spec
 
 NAME = "digits-1-abc"
 PRELUDE = """
@@ -667,3 +667,10 @@ async def test_a_log_that_cannot_be_opened_is_an_end_too(yard: Yard) -> None:
         await asyncio.sleep(0.01)
     ended = json.loads((yard.job() / "ended.json").read_text())
     assert ended["exit_code"] == ExitCode.BAD_INPUT and "log.txt" in ended["message"]
+
+
+@pytest.mark.parametrize("asked", [{"nodes": 2}, {"gpus": 2}])
+async def test_this_machine_trains_in_one_process(tmp_path: Path, asked: dict[str, int]) -> None:
+    engine = Yard.at(str(tmp_path)).another(gpus=2)
+    with pytest.raises(EngineRefused, match="one node and one GPU at most"):
+        await engine.preflight(parse_spec("distilgpt2", asked))

@@ -20,6 +20,8 @@ from bot.settings import SOURCE
 LIFE = "tests/scenarios/test_approval_life.py"
 CRASH = "tests/scenarios/test_crashes.py"
 STORE = "tests/integration/test_store.py"
+TRAINJOB = "tests/integration/test_kubernetes_trainjob.py"
+OFFERS = "tests/integration/test_kubernetes_offers.py"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,20 @@ class Mutant:
 
 SWAP = '[column == sa.bindparam(f"is_{column.name}") for column in compared]'
 MUTANTS = (
+    Mutant(
+        "a runtime that was changed after the approval runs it",
+        "tools/engines/kubernetes/engine.py",
+        "if there.digest != digest:",
+        "if False:",
+        (TRAINJOB,),
+    ),
+    Mutant(
+        "what was approved for a queue starts without it",
+        "tools/engines/kubernetes/engine.py",
+        "if queues is not None and queue not in queues:",
+        "if False:",
+        (OFFERS,),
+    ),
     Mutant(
         "the compare-and-swap compares nothing",
         "bot/store/writing.py",

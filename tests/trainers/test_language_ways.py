@@ -6,6 +6,7 @@ import json
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -48,16 +49,18 @@ def test_killed_at_any_moment_the_model_is_the_same(trainers: Trainers, folder: 
     )
 
 
-def together(trainers: Trainers, *args: object) -> subprocess.Popen[str]:
-    """Two processes under torchrun, as a Kubeflow TrainJob starts them."""
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+ONE_NODE = {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": "2"}
+
+
+def together(trainers: Trainers, *args: object, env: dict[str, str] = ONE_NODE) -> subprocess.Popen[str]:
+    """Two processes, as a Job of two GPUs starts them, or what another `env` says."""
     return subprocess.Popen(
-        [sys.executable, *torchrun, *map(str, args)],
+        [sys.executable, "-m", "trainers.launch", *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=trainers.env | ALONE,
+        env=trainers.env | ALONE | env,
     )
 
 
@@ -84,12 +87,30 @@ def test_two_processes_train_what_one_does_and_stop_at_one_step(trainers: Traine
             process.send_signal(signal.SIGTERM)
             break
     stopped = finish(process)
-    assert "--resume goes on from it" in stopped.notes(), stopped.stderr
+    assert stopped.code == 4 and "--resume goes on from it" in stopped.notes(), stopped.stderr
     position: dict[str, Any] = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)["position"]
     assert position["batch"] > 0 or position["epoch"] > 1
     resumed = trainers("distilgpt2", *args, "--output-dir", tmp_path / "stopped", "--resume", **ALONE)
     assert resumed.code == 0, resumed.stderr
     assert metrics(resumed)[-1]["val_loss"] == pytest.approx(metrics(alone)[-1]["val_loss"], rel=1e-4)
+    nowhere = finish(
+        together(trainers, "trainers.distilgpt2", *args[:2], "--dataset", "none.txt", "--data-dir", folder)
+    )
+    assert nowhere.code == 2, "a cluster must know that another try is in vain"
+
+
+def test_two_nodes_meet_by_what_a_runtime_tells_them(trainers: Trainers, folder: Path, tmp_path: Path) -> None:
+    """The environment that Kubeflow Trainer's torch runtime gives the pods of a TrainJob."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    met = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+    args = (*ARGS, "--data-dir", folder, "--epochs", 1, "--output-dir", tmp_path / "out")
+    started = [
+        together(trainers, "trainers.distilgpt2", *args, env=met | {"PET_NODE_RANK": str(rank)}) for rank in (1, 0)
+    ]
+    second, first = map(finish, started)
+    assert (first.code, second.code) == (0, 0), first.stderr
+    assert first.event("result")["metrics"]["val_loss"] > 0 and not second.events, "the first of all reports alone"
 
 
 def test_a_step_that_does_not_fit_says_what_does(trainers: Trainers, tmp_path: Path) -> None:

@@ -109,3 +109,25 @@ def test_a_wrong_rates_file_names_the_place() -> None:
         RateCard.parse(
             {"versions": [{"version": "a", "effective_from": "2026-01-01T00:00:00Z", "cpu_core_hour": "-1"}]}
         )
+
+
+def test_every_node_is_charged_and_time_counts_once() -> None:
+    both = Resources(cpu_cores=Decimal(4), nodes=2)
+    assert OLD.hourly(both).dollars == 2 * OLD.hourly(both.each).dollars
+    assert OLD.hourly(both).shared(2) == OLD.hourly(both.each)
+    assert Resources.from_document(both.document()) == both and "nodes" not in both.each.document()
+
+    def held(attempt: int, start: int, end: int | None) -> Interval:
+        began = T0 + timedelta(minutes=start)
+        ended = None if end is None else T0 + timedelta(minutes=end)
+        return Interval(
+            attempt=attempt,
+            started_at=began,
+            ended_at=ended,
+            resources=both.each,
+            rate_version="v1",
+            hourly=Amount(dollars=Decimal(6)),
+        )
+
+    spent = actual([held(1, 0, 30), held(2, 10, 40), held(3, 60, None)], T0 + timedelta(minutes=70))
+    assert (spent.amount.dollars, spent.seconds) == (Decimal(7), Decimal(50 * 60))

@@ -166,3 +166,13 @@ def test_what_is_approved_is_json_and_always_the_same() -> None:
     assert json.loads(json.dumps(document(SPEC, SETTINGS))) == document(SPEC, SETTINGS)
     shown = document(SPEC, SETTINGS)
     assert (shown["engine"], shown["namespace"], shown["image"]) == ("kubernetes", "ml-training", SETTINGS.image_cpu)
+
+
+def test_several_gpus_of_a_node_are_several_processes() -> None:
+    spec = parse_spec("distilgpt2", {"gpus": 4})
+    only = container(render(spec, SETTINGS))
+    assert only["command"] == ["python", "-m", "trainers.launch", "trainers.distilgpt2"]
+    told = env(render(spec, SETTINGS))
+    assert (told["PET_STANDALONE"], told["PET_NPROC_PER_NODE"], told["OMP_NUM_THREADS"]) == ("1", "4", "1")
+    assert only["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    assert not any(name.startswith("PET_") for name in env(render(GPU, SETTINGS)))

@@ -31,6 +31,16 @@ class NameTaken(EngineRefused):
     """A job of that name is there with another spec digest: it is someone else's and is left alone."""
 
 
+def must_be_for(engine: str, manifest: Mapping[str, Any]) -> None:
+    """Raises `EngineRefused` for what was approved to run by another engine: a changed setting moves no training."""
+    approved = str(manifest.get("engine", engine))
+    if approved != engine:
+        raise EngineRefused(
+            f"It was approved for the {approved} engine, and Signalbox now works with the {engine} engine. "
+            f"Propose it again, or set SIGNALBOX_ENGINE={approved}."
+        )
+
+
 class Standing(StrEnum):
     """What an engine sees of one job."""
 
@@ -69,6 +79,7 @@ class Observation:
     exit_code: int | None = None  # as tools.progress.ExitCode; negative: killed by that signal
     stopped: StopReason | None = None
     progress: Progress = field(default_factory=Progress)
+    due: datetime | None = None  # when its time is over, where nothing in the engine ends it but a request to
     waiting: str = ""  # one sentence why it does not start, or does not get on
     remedy: Mapping[str, int] = field(default_factory=dict)  # parameters that would have let it live
     resumable: bool = False  # it left a checkpoint that another training may go on from
@@ -94,6 +105,9 @@ class Engine(Protocol):
 
     async def preflight(self, spec: TrainingSpec) -> None:
         """Refuse now what could never run here, before anybody is asked to approve it."""
+
+    async def offers(self) -> str:
+        """What trainings run as here, found out now, in words for the log and `doctor`."""
 
     def resources(self, spec: TrainingSpec) -> Resources:
         """What the job will hold, as it is charged. Pure."""

@@ -36,6 +36,7 @@ from tools.engines.base import (
     Standing,
     StopReason,
     Submission,
+    must_be_for,
 )
 from tools.engines.supervisor import birth, passed, sync_folder, write_whole
 from tools.progress import PREFIX, Progress, parse_lines
@@ -106,6 +107,11 @@ class LocalEngine:
             raise EngineRefused(
                 f"This machine has {has}, and {spec.recipe} asks for {spec.gpus}. Ask for it on CPU cores: no gpu."
             )
+        if spec.processes > 1:
+            raise EngineRefused(
+                "This machine trains in one process: ask for one node and one GPU at most. Several need a cluster "
+                "(SIGNALBOX_ENGINE=kubernetes)."
+            )
         if spec.memory_gib is not None:
             raise EngineRefused("A training on this machine shares its memory with everything else: no memory_gib.")
         if shutil.which(self._python) is None:
@@ -123,6 +129,11 @@ class LocalEngine:
             free = shutil.disk_usage(there).free
         if free < FREE_BYTES:
             raise EngineRefused(f"The disk under {there} is nearly full. Free some space, then ask again.")
+
+    async def offers(self) -> str:
+        """How much of this machine."""
+        gpus = f", {self._gpus} GPU(s)" if self._gpus else ""
+        return f"local: {self._max_jobs} at once, {self._cpu_cores} cores charged{gpus}"
 
     def resources(self, spec: TrainingSpec) -> Resources:
         """CPU cores as charged; a GPU's hour includes its host."""
@@ -163,6 +174,7 @@ class LocalEngine:
 
     async def create(self, submission: Submission) -> str:
         """The job's folder, whole or not at all; suspended. Idempotent by digest."""
+        must_be_for(self.name, submission.manifest)
         return await asyncio.to_thread(self._create, submission)
 
     def _create(self, submission: Submission) -> str:

@@ -21,6 +21,7 @@ from tests.fakes.kubernetes.pods import NODE, Kubelet, Pod
 from tests.fakes.kubernetes.problems import Json
 from tests.fakes.kubernetes.server import KubernetesServer
 from tests.fakes.kubernetes.store import Change, Entry
+from tests.fakes.kubernetes.trainer import Trainer
 
 
 class Cluster(Kubelet, KubernetesServer):
@@ -38,6 +39,7 @@ class Cluster(Kubelet, KubernetesServer):
         self._working = False
         self._running: list[Autorun] = []
         self.kueue: Kueue | None = None
+        self.trainer: Trainer | None = None
         self.store.listeners.append(self._changed)
         self.put("nodes", {"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}, "status": {
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
@@ -64,6 +66,8 @@ class Cluster(Kubelet, KubernetesServer):
     def tick(self) -> None:
         """Looks at the clock: deadlines, TTLs, and pods that were refused and are tried again."""
         self.jobs.tick()
+        if self.trainer is not None:
+            self.trainer.tick()
         self.settle()
 
     def advance(self, seconds: float) -> datetime:
@@ -93,6 +97,12 @@ class Cluster(Kubelet, KubernetesServer):
             self.put("localqueues", {"metadata": {"name": name}, "spec": {"clusterQueue": "cluster"}})
         self.settle()
         return self.kueue
+
+    def install_trainer(self, *, deadlines: bool = True) -> Trainer:
+        """From here on TrainJobs get pods; before Kubeflow Trainer 2.2 they had no deadline of their own."""
+        self.trainer = Trainer(self, deadlines=deadlines)
+        self.controllers.append(self.trainer)
+        return self.trainer
 
     def admit(self, job: Pod, namespace: str = "training") -> Json:
         """Kueue lets the Job go; its Workload."""
@@ -126,6 +136,8 @@ class Cluster(Kubelet, KubernetesServer):
 
     def judge(self, kind: Kind, namespace: str, obj: Json) -> None:
         self.admission.judge(kind, namespace, obj)
+        if self.trainer is not None and kind is self.trainer.jobs:
+            self.trainer.judge(obj)
 
     def create(self, kind: Kind, namespace: str, obj: Json) -> Entry:
         entry = super().create(kind, namespace, obj)

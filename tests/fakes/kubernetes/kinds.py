@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tests.fakes.kubernetes.problems import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +15,8 @@ class Kind:
     model: str | None  # the client's model that judges its fields; None for a custom resource
     version: str = "v1"
     namespaced: bool = True
+    shape: Json | None = field(default=None, compare=False)  # a custom resource's fields, as `schema.custom` has them
+    immutable: tuple[str, ...] = ()  # fields of its spec
 
     @property
     def api_version(self) -> str:

@@ -129,6 +129,22 @@ def check(body: Json, model: str | None, *, kind: str, version: str) -> tuple[Js
     return walk.object(body, model, ""), walk.unknown
 
 
+def strange(body: Json, shape: Json, path: str = "") -> list[str]:
+    """The paths of fields that such a table does not know."""
+    found = list[str]()
+    for key, value in body.items():
+        here = f"{path}.{key}" if path else key
+        kind = shape.get(key)
+        if kind is None:
+            found.append(here)
+        elif isinstance(kind, dict) and isinstance(value, dict):
+            found += strange(value, kind, here)
+        elif isinstance(kind, list) and isinstance(value, list):
+            for index, item in enumerate(value):
+                found += strange(item, kind[0], f"{here}[{index}]") if isinstance(item, dict) else []
+    return found
+
+
 def custom(body: Json, shape: Json, path: str = "") -> list[Cause]:
     """What is wrong with a custom resource by a small table: key → type name, or table, or [table] for lists."""
     causes: list[Cause] = []

@@ -32,6 +32,7 @@ class KubernetesServer:
         self.token, self.store, self.port = token, Store(), 0
         self.kinds: dict[tuple[str, str, str], Kind] = {}  # group, version, plural
         self.serve(*BUILTIN)
+        self.openapi: dict[str, Json] = {}  # group/version → its schema
         self.parts: dict[tuple[Kind, str], Callable[[str, str], Json]] = {}  # of a kind, a subresource that is read
         self.streams = Streams(self.store)
         self.requests: list[tuple[str, str]] = []  # verb, plural
@@ -111,7 +112,7 @@ class KubernetesServer:
 
     def create(self, kind: Kind, namespace: str, obj: Json) -> Entry:
         """One object that is well formed, as the API creates it: its status is not the client's to give."""
-        if kind in (JOBS, PODS):
+        if kind in (JOBS, PODS) or kind.shape is not None:
             obj = {key: value for key, value in obj.items() if key != "status"}
         return self.store.add(kind, namespace, obj, complete=jobs.labelled if kind is JOBS else None)
 
@@ -152,6 +153,8 @@ class KubernetesServer:
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
         document = discovery.answer(parts, self.kinds.values(), self.url.removeprefix("http://"))
+        if parts[:3] == ["openapi", "v3", "apis"]:
+            document = self.openapi.get("/".join(parts[3:]))
         if document is not None and request.method == "GET":
             return web.json_response(document)
         asked, part = self._asked(request, parts)

@@ -117,11 +117,16 @@ def _patch(server: KubernetesServer, asked: Asked, body: Any) -> bytes:
             for key in ("template", "completions", "completionMode", "selector", "podFailurePolicy")
             if made["spec"].get(key) != there["spec"].get(key) and not (key == "template" and _rebinds(there, made))
         ]
+    causes += [
+        problems.wrong(f"spec.{key}", made["spec"].get(key), "field is immutable")
+        for key in kind.immutable
+        if made["spec"].get(key) != there["spec"].get(key)
+    ]
     if causes:
         raise problems.invalid(kind.group, kind.kind, name, causes)
     if new.get("resourceVersion") != old["resourceVersion"]:
         raise problems.conflict(kind.group, kind.plural, name)
-    if kind in (JOBS, PODS):
+    if kind in (JOBS, PODS) or kind.shape is not None:
         made = {key: value for key, value in made.items() if key != "status"}
         made |= {"status": there["status"]} if "status" in there else {}
     if kind is JOBS and made["spec"] != there["spec"]:
@@ -175,6 +180,7 @@ def checked(asked: Asked, body: Any) -> Json:
             said = f"the {key} in the data ({body[key]}) does not match the expected {key} ({expected})"
             raise problems.bad_request(said)
     made, unknown = schema.check(body, kind.model, kind=kind.kind, version=kind.version)
+    unknown += schema.strange(made, kind.shape) if kind.shape is not None else []
     if unknown and asked.query.get("fieldValidation") == "Strict":
         said = ", ".join(f'unknown field "{path}"' for path in unknown)
         raise problems.bad_request(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
@@ -186,6 +192,8 @@ def checked(asked: Asked, body: Any) -> Json:
     causes = names.metadata(meta)
     if not meta.get("name"):
         causes.append(problems.missing("metadata.name", "name or generateName is required"))
+    if kind.shape is not None:
+        causes += schema.custom(made, kind.shape)
     if kind is JOBS and not causes:
         made = jobs.defaults(made) if asked.verb == "create" else made
         causes = jobs.faults(made)

@@ -26,6 +26,8 @@ RECIPE = "signalbox.dev/recipe"
 WANTED_QUEUE = "signalbox.dev/queue"  # approved with the rest; the release turns it into Kueue's own label
 RELEASED = "signalbox.dev/released"
 CANCELLED = "signalbox.dev/cancelled"
+TIME_LIMIT = "signalbox.dev/time-limit-seconds"  # of a TrainJob where the API has no deadline; then Signalbox keeps it
+OUTPUT = "signalbox.dev/output"  # the claim that a TrainJob's checkpoints are kept on
 QUEUE = "kueue.x-k8s.io/queue-name"
 MAX_EXEC = "kueue.x-k8s.io/max-exec-time-seconds"  # activeDeadlineSeconds starts anew whenever Kueue resumes a Job
 
@@ -56,6 +58,8 @@ class ClusterSettings:
     ttl_seconds: int = 86400  # that an ended Job stays to be read
     grace_seconds: int = 120  # from SIGTERM to SIGKILL
     queue: str | None = None  # Kueue's LocalQueue
+    runtime: str | None = None  # Kubeflow Trainer's ClusterTrainingRuntime for trainings of several nodes
+    auto: bool = False  # what is named here and is not in the cluster is done without
     service_account: str = "signalbox-trainer"
     tracking_uri: str = ""  # where trainings log; it must be reached from the pods
 
@@ -118,16 +122,23 @@ def document(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
 def complete(submission: Submission) -> dict[str, Any]:
     """What is created: the approved Job with its identity, and nothing else."""
     job: dict[str, Any] = copy.deepcopy(dict(submission.manifest.get("job", submission.manifest)))
-    meta = job.setdefault("metadata", {})
-    recipe = job["spec"]["template"]["metadata"]["labels"][RECIPE]
+    identity(job.setdefault("metadata", {}), submission, job["spec"]["template"]["metadata"]["labels"][RECIPE])
+    for container in job["spec"]["template"]["spec"]["containers"]:
+        container["env"] = [*container.get("env", []), *run_variables(submission)]
+    return job
+
+
+def identity(meta: dict[str, Any], submission: Submission, recipe: str) -> None:
+    """Name, labels and annotations, by which people and the bot know whose it is and what was approved."""
     meta["name"] = submission.name
     meta["labels"] = {**meta.get("labels", {}), MANAGED_BY: OURS, RECIPE: recipe}
     ours = {PROPOSAL: submission.proposal_id, DIGEST: submission.digest, APPROVERS: ",".join(submission.approvers)}
     meta["annotations"] = {**meta.get("annotations", {}), **ours}
-    run = {"MLFLOW_RUN_ID": submission.run_id, "MLFLOW_TRACKING_URI": submission.tracking_uri}
-    for container in job["spec"]["template"]["spec"]["containers"]:
-        container["env"] = [*container.get("env", []), *_variables(run)]
-    return job
+
+
+def run_variables(submission: Submission) -> list[dict[str, str]]:
+    """The MLflow run that waits for it."""
+    return variables({"MLFLOW_RUN_ID": submission.run_id, "MLFLOW_TRACKING_URI": submission.tracking_uri})
 
 
 def _failure_rules() -> list[dict[str, Any]]:
@@ -173,12 +184,12 @@ def _pod(spec: TrainingSpec, settings: ClusterSettings, grace: int) -> dict[str,
 def _container(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
     return {
         "name": CONTAINER,
-        "image": settings.image_gpu if spec.gpus else settings.image_cpu,
+        "image": image(spec, settings),
         "imagePullPolicy": settings.image_pull_policy,
-        "command": ["python", "-m", spec.module],
+        "command": program(spec),
         "args": [*spec.argv(), *_resume(spec, settings), "--data-dir", "/data", "--output-dir", "/output"],
-        "env": [*_variables(_environment(spec, settings)), *_own_name(settings)],
-        "resources": _resources(spec, settings),
+        "env": [*variables(environment(spec, settings)), *_own_name(settings)],
+        "resources": resources(spec, settings),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "privileged": False,
@@ -194,6 +205,15 @@ def _container(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
         ],
     }
+
+
+def image(spec: TrainingSpec, settings: ClusterSettings) -> str:
+    return settings.image_gpu if spec.gpus else settings.image_cpu
+
+
+def program(spec: TrainingSpec) -> list[str]:
+    """The trainer, or what starts several processes of it."""
+    return ["python", "-m", *(["trainers.launch"] if spec.processes > 1 else []), spec.module]
 
 
 def _resume(spec: TrainingSpec, settings: ClusterSettings) -> list[str]:
@@ -213,8 +233,8 @@ def _own_folder(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]
     return {"subPath": spec.resume_from} if spec.resume_from else {"subPathExpr": f"$({OWN_NAME})"}
 
 
-def _environment(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]:
-    threads = str(max(1, int(settings.cpu_cores)))
+def environment(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]:
+    threads = str(max(1, int(settings.cpu_cores) // max(1, spec.gpus)))
     environment = {
         "HOME": "/tmp",  # noqa: S108
         "HF_HOME": "/tmp/huggingface",  # noqa: S108
@@ -230,14 +250,16 @@ def _environment(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str
     }
     if not spec.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ""
+    if spec.gpus > 1 and spec.machines == 1:
+        environment |= {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": str(spec.gpus)}  # torchrun reads them
     return environment
 
 
-def _variables(values: dict[str, str]) -> list[dict[str, str]]:
+def variables(values: dict[str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def _resources(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, dict[str, str]]:
+def resources(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, dict[str, str]]:
     """Requests are limits: what is charged is what there is, and nobody is evicted for a neighbour's appetite."""
     memory = f"{int(memory_gib(spec, settings) * 1024)}Mi"
     held = {"cpu": settings.cpu, "memory": memory, "ephemeral-storage": settings.ephemeral_storage}

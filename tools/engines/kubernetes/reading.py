@@ -1,6 +1,6 @@
-"""What a Job, its pods and its warnings say, as an `Observation`. Pure, over raw dictionaries, level-triggered.
+"""What a Job or TrainJob, its pods and warnings say, as an `Observation`. Pure, over raw dictionaries, level-triggered.
 
-A Job's conditions tell its outcome, its pods tell what it held: an attempt begins when its pod is scheduled (a GPU is
+Its conditions tell the outcome, its pods tell what it held: an attempt begins when its pod is scheduled (a GPU is
 held while the image is pulled) and ends with its last container. A pod that was deleted is handed in with `GONE_AT`.
 """
 
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from tools.engines.base import Attempt, Observation, Standing, StopReason
-from tools.engines.kubernetes.manifest import CANCELLED, CONTAINER, DIGEST, RELEASED
+from tools.engines.kubernetes.forms import TRAIN_JOB, belongs, form_of, leads, limits, nodes
+from tools.engines.kubernetes.manifest import CANCELLED, CONTAINER, DIGEST, OUTPUT, RELEASED, TIME_LIMIT
 from tools.engines.kubernetes.waiting import GONE_AT, clean, waiting
 from tools.progress import ExitCode, Progress, parse_lines
 
 Raw = Mapping[str, Any]
+
+_TOLD = (ExitCode.OK, ExitCode.INTERRUPTED, 128 + signal.SIGTERM)  # ends that say nothing against a node's own work
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def observation(
             for number, one in enumerate(held, 1)
         ),
         progress=progress,
+        due=_due(job, held),
     )
     if standing is Standing.ENDED:
         return _ended(seen, job, held)
@@ -58,22 +63,9 @@ def observation(
 
 
 def newest(job: Raw, pods: Iterable[Raw]) -> Raw | None:
-    """The pod whose log is the training's: the one that was scheduled last."""
-    held = _held([pod for pod in pods if belongs(pod, job)])
+    """The pod whose log is the training's: of those that lead, the one that was scheduled last."""
+    held = _held([pod for pod in pods if belongs(pod, job) and leads(pod, job)])
     return held[-1].pod if held else None
-
-
-def belongs(pod: Raw, job: Raw) -> bool:
-    """Whether this pod is of this very Job, not of one before it by the same name."""
-    uid = job["metadata"]["uid"]
-    owners = [owner.get("uid") for owner in pod["metadata"].get("ownerReferences") or ()]
-    return uid in owners if owners else job_of(pod) == job["metadata"]["name"]
-
-
-def job_of(pod: Raw) -> str | None:
-    """The name of the pod's Job."""
-    labels = pod["metadata"].get("labels") or {}
-    return labels.get("batch.kubernetes.io/job-name") or labels.get("job-name")
 
 
 def notes_on(obj: Raw) -> dict[str, str]:
@@ -104,6 +96,12 @@ def moment(text: Any) -> datetime | None:
         return datetime.fromisoformat(text) if text else None
     except (TypeError, ValueError):
         return None
+
+
+def _due(job: Raw, held: Sequence[_Held]) -> datetime | None:
+    """When its approved time is over, if the API has no deadline for its kind."""
+    limit = notes_on(job).get(TIME_LIMIT)
+    return held[0].started_at + timedelta(seconds=int(limit)) if limit and held else None
 
 
 def _held(pods: Sequence[Raw]) -> list[_Held]:
@@ -147,8 +145,8 @@ def _all_terminated(pod: Raw) -> bool:
 
 def _standing(job: Raw, held: Sequence[_Held]) -> Standing:
     live = any(one.ended_at is None for one in held)
-    if ended(job):
-        return Standing.ENDED
+    if ended(job) and not (live and form_of(job) is TRAIN_JOB):
+        return Standing.ENDED  # a TrainJob says so while its pods still have their grace time
     if live:
         return Standing.RUNNING
     if (job.get("spec") or {}).get("suspend"):
@@ -166,6 +164,7 @@ def _ended(seen: Observation, job: Raw, held: Sequence[_Held]) -> Observation:
         stopped = StopReason.CANCELLED
     elif failed and failed.get("reason") == "DeadlineExceeded":
         stopped = StopReason.DEADLINE
+    held = _culprit_last(held, nodes(job))
     code, error = _exit(held, job)
     if condition(job, "Complete"):
         code = ExitCode.OK  # whatever became of its pods
@@ -182,6 +181,16 @@ def _ended(seen: Observation, job: Raw, held: Sequence[_Held]) -> Observation:
     )
 
 
+def _culprit_last(held: Sequence[_Held], count: int) -> list[_Held]:
+    """Of several nodes' pods, the one whose end ended the others is as the newest: the first that was not told to."""
+
+    def blame(one: _Held) -> tuple[bool, float]:
+        failed = any(state.get("exitCode", 0) not in _TOLD for state in _trainer(one.pod))
+        return failed, -(one.ended_at or one.started_at).timestamp()
+
+    return [*held[:-count], *sorted(held[-count:], key=blame)]
+
+
 def _exit(held: Sequence[_Held], job: Raw) -> tuple[int | None, str | None]:
     """The exit status of the newest container that ended, as `Observation` has it, with a sentence where one helps."""
     for one in reversed(held):
@@ -195,14 +204,16 @@ def _exit(held: Sequence[_Held], job: Raw) -> tuple[int | None, str | None]:
 
 
 def _keeps_output(job: Raw) -> bool:
-    volumes = job["spec"]["template"]["spec"].get("volumes") or ()
+    if OUTPUT in notes_on(job):
+        return True
+    volumes = (job["spec"].get("template") or {"spec": {}})["spec"].get("volumes") or ()
     return any(one.get("name") == "output" and "persistentVolumeClaim" in one for one in volumes)
 
 
 def _more_memory(held: Sequence[_Held], job: Raw) -> dict[str, int]:
     """Half as much again, where the kernel ended the newest container for its memory."""
     killed = bool(held) and any(state.get("reason") == "OOMKilled" for state in _trainer(held[-1].pod))
-    limit = re.fullmatch(r"(\d+)Mi", str(_limits(job).get("memory", "")))  # as the manifest writes it
+    limit = re.fullmatch(r"(\d+)Mi", str(limits(job).get("memory", "")))  # as the manifest writes it
     return {"memory_gib": math.ceil(int(limit[1]) * 1.5 / 1024)} if killed and limit else {}
 
 
@@ -214,16 +225,11 @@ def _trainer(pod: Raw) -> list[Raw]:
 
 
 def _out_of_memory(job: Raw) -> str:
-    limit = f" of {memory}" if (memory := _limits(job).get("memory")) else ""
+    limit = f" of {memory}" if (memory := limits(job).get("memory")) else ""
     return (
         f"Out of memory: the training needed more than its limit{limit}. "
         "Propose it again with more memory_gib, or with a smaller batch_size."
     )
-
-
-def _limits(job: Raw) -> Mapping[str, str]:
-    containers = job["spec"]["template"]["spec"]["containers"]
-    return ((containers[0].get("resources") or {}).get("limits") or {}) if containers else {}
 
 
 def _last_words(held: Sequence[_Held], failed: Raw | None) -> str | None:

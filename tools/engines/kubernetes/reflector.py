@@ -22,7 +22,7 @@ from typing import Any
 
 from tools.engines.base import EngineUnavailable
 from tools.engines.kubernetes.connection import Connection, Problem, Unreachable
-from tools.engines.kubernetes.reading import job_of
+from tools.engines.kubernetes.forms import JOB, JOBSET, TRAIN_JOB
 from tools.engines.kubernetes.waiting import GONE_AT, clean
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ GRACE_SECONDS = 60.0  # a stream may fail for so long until what it told is too 
 GONE_COUNTS = 3  # failures, that a version from a list is gone at once: to list is dear
 BLIND = 3  # failures of a watch, until a list is tried in its place
 FIRST_LOOK_SECONDS = 45.0  # that who looks waits for the first lists
+ABSENT_SECONDS = 60.0  # until a kind that is not served is asked for again: it may be installed
 KEPT_SECONDS = 3600.0  # that the last state of a deleted object is remembered
 
 _METADATA = (
@@ -53,7 +54,7 @@ _METADATA = (
     "annotations",
     "ownerReferences",
 )
-_SPEC = ("suspend", "activeDeadlineSeconds")
+_SPEC = ("suspend", "activeDeadlineSeconds", "runtimeRef")
 _STATUS = ("phase", "reason", "message", "conditions")
 
 Raw = dict[str, Any]
@@ -63,7 +64,7 @@ class _Gone(Exception):
     """The version to go on from is not there any more."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Kind:
     """One kind, as it is now: `objects` by name, and by uid in groups (a Job's pods, those deleted lately too)."""
 
@@ -72,6 +73,8 @@ class Kind:
     fields: str = ""
     marked: bool = True  # whether the server marks time in its streams (bookmarks)
     group: Callable[[Raw], str | None] = lambda _: None
+    optional: bool = False  # a cluster may not know of it, or not let us see it
+    served: bool = True
     objects: dict[str, Raw] = field(default_factory=dict)
     version: str = ""
     listed_at: float = float("-inf")
@@ -103,6 +106,13 @@ class Kind:
         self.error = error
         self.failing_since = min(self.failing_since, time.monotonic())
         self.tried.set()
+
+    def absent(self) -> None:
+        """The cluster has no such kind, and so nothing of it."""
+        self.replace((), "")
+        self.served = False
+        self.heard()
+        self.ready.set()
 
     def of(self, group: str) -> list[Raw]:
         return list(self._groups.get(group, {}).values())
@@ -164,15 +174,20 @@ class Reflector:
     def __init__(self, connection: Connection, namespace: str, selector: str) -> None:
         self._connection = connection
         core = f"/api/v1/namespaces/{namespace}"
-        self.jobs = Kind(path=f"/apis/batch/v1/namespaces/{namespace}/jobs", labels=selector)
-        self.pods = Kind(path=f"{core}/pods", labels=selector, group=job_of)
+        self.jobs = Kind(path=JOB.of(namespace), labels=selector)
+        self.pods = Kind(path=f"{core}/pods", labels=selector, group=JOB.name_in)
         self.events = Kind(path=f"{core}/events", fields="type=Warning", marked=False)  # read from etcd, past the cache
-        self._kinds = (self.jobs, self.pods, self.events)
+        self.train_jobs = Kind(path=TRAIN_JOB.of(namespace), labels=selector, optional=True)
+        self.train_pods = Kind(path=f"{core}/pods", labels=JOBSET, group=TRAIN_JOB.name_in)  # once TrainJobs are served
+        self._kinds = [self.jobs, self.pods, self.events, self.train_jobs]
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._follow(kind), name=f"watch {kind.path}") for kind in self._kinds]
+            self._tasks = [self._following(kind) for kind in self._kinds]
+
+    def _following(self, kind: Kind) -> asyncio.Task[None]:
+        return asyncio.create_task(self._follow(kind), name=f"watch {kind.path}")
 
     async def aclose(self) -> None:
         tasks, self._tasks = self._tasks, []
@@ -193,7 +208,8 @@ class Reflector:
         if self._tasks and not all(kind.tried.is_set() for kind in self._kinds):
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LOOK_SECONDS):
-                    await asyncio.gather(*(kind.tried.wait() for kind in self._kinds))
+                    for kind in self._kinds:  # one more may come while these are waited for
+                        await kind.tried.wait()
         blind = [kind.error for kind in self._kinds if kind.error is not None and not kind.fresh]
         if self._tasks and blind:
             raise blind[0]
@@ -215,6 +231,10 @@ class Reflector:
                 kind.version = ""
                 short += GONE_COUNTS if began - kind.listed_at < SHORT_SECONDS else 0
             except (Problem, Unreachable, EngineUnavailable) as error:
+                if kind.optional and isinstance(error, Problem) and error.code in (403, 404):
+                    kind.absent()
+                    await asyncio.sleep(ABSENT_SECONDS)
+                    continue
                 kind.failed(error)
                 if kind.failures >= BLIND or (isinstance(error, Problem) and error.code == 410):
                     kind.version = ""
@@ -240,6 +260,10 @@ class Reflector:
                 break
             query["continue"] = meta["continue"]
         kind.replace(found, str(meta.get("resourceVersion") or ""))
+        kind.served = True
+        if kind is self.train_jobs and self.train_pods not in self._kinds:
+            self._kinds.append(self.train_pods)
+            self._tasks.append(self._following(self.train_pods))
         kind.heard()
         kind.ready.set()
 
@@ -305,6 +329,8 @@ def _slim(obj: Raw) -> Raw:
             limits = [_only(one, ("name", "image", "resources")) for one in inner["containers"]]
             volumes = [_only(one, ("name", "persistentVolumeClaim")) for one in inner.get("volumes") or ()]
             made["spec"]["template"] = {"spec": {"containers": limits, "volumes": volumes}}
+        if "trainer" in spec:
+            made["spec"]["trainer"] = _only(spec["trainer"], ("resourcesPerNode", "numNodes"))
     if "status" in obj:
         made["status"] = _only(obj["status"], _STATUS)
         if "containerStatuses" in obj["status"]:

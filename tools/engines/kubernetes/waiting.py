@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tools.engines.kubernetes.forms import JOB, form_of
+
 Raw = Mapping[str, Any]
 
 GONE_AT = "goneAt"  # beside a pod's metadata and status: when it was seen to be deleted
@@ -27,10 +29,10 @@ def waiting(job: Raw, pods: Sequence[Raw], events: Sequence[Raw], place: str = "
 
     `place` is where it stands in line, a part of a sentence. Details come behind a colon: people hear of a kind once.
     """
-    live = [pod for pod in pods if _live(pod)]
+    live = sorted((pod for pod in pods if _live(pod)), key=_born, reverse=True)
     if live:
-        pod = max(live, key=_born)
-        return _of_containers(pod) or _of_scheduler(pod, place) or _of_events(pod, events)
+        told = (_of_containers(pod) or _of_scheduler(pod, place) or _of_events(pod, events) for pod in live)
+        return next(filter(None, told), "")
     if pods and not (job.get("spec") or {}).get("suspend"):
         return ""  # between two attempts
     return _of_queue(job, events, place) or _of_controller(job, events)
@@ -128,7 +130,11 @@ def _of_queue(job: Raw, events: Sequence[Raw], place: str) -> str:
 
 
 def _of_controller(job: Raw, events: Sequence[Raw]) -> str:
-    found = _latest(events, "Job", job["metadata"]["name"], uid=job["metadata"].get("uid"))
+    meta, form = job["metadata"], form_of(job)
+    if form is JOB:
+        found = _latest(events, "Job", meta["name"], uid=meta.get("uid"))
+    else:
+        found = max((one for one in events if _below(one, form.warned, meta["name"])), key=_told, default=None)
     if found is None:
         return ""
     message = clean(found.get("message"))
@@ -144,6 +150,12 @@ def _latest(events: Sequence[Raw], kind: str, name: str, uid: str | None = None)
     mine = [one for one in events if _about(one, kind) and one["involvedObject"].get("name") == name]
     mine = [one for one in mine if not uid or one["involvedObject"].get("uid") in (None, "", uid)]
     return max(mine, key=_told) if mine else None
+
+
+def _below(event: Raw, kinds: Sequence[str], name: str) -> bool:
+    """Whether it is about an object of that name, or about what that made."""
+    involved = event.get("involvedObject") or {}
+    return involved.get("kind") in kinds and f"{involved.get('name')}-".startswith(f"{name}-")
 
 
 def _about(event: Raw, kind: str) -> bool:

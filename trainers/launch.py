@@ -1,0 +1,35 @@
+"""Several processes for one training, as `torchrun` starts them, with the trainer's own exit status.
+
+    python -m trainers.launch trainers.distilgpt2 --epochs 1 …
+
+How many they are and where they meet, torchrun reads from the environment (PET_NPROC_PER_NODE, PET_NNODES, …), which a
+Job or a Kubeflow runtime sets. torchrun ends with 1 whatever its processes ended with; a cluster must know what can
+never work, and what was only interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from trainers.reporting import ExitCode
+
+
+def main() -> NoReturn:
+    """Train, and exit as the process did that failed first."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.main(["-m", *sys.argv[1:]])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        sys.exit(failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode)
+    except SignalException:  # its processes were told, and had half a minute for their checkpoint
+        sys.exit(ExitCode.INTERRUPTED)
+    sys.exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()
