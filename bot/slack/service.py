@@ -7,6 +7,7 @@ and deliveries end, close. What is cut off is in the inbox or the outbox, and th
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -174,6 +175,8 @@ async def _warm(app: App, stack: AsyncExitStack, answers: asyncio.Future[Answers
         await app.tracking.ping()
     except Exception as error:
         log.warning("MLflow is not to be had yet: %s", error)
+    gc.collect()
+    gc.freeze()  # what was imported stays: looked through by no collection, so that none holds clicks up
 
 
 async def _connected(settings: Settings, room: _Room, stack: AsyncExitStack) -> None:
