@@ -26,7 +26,7 @@ async def test_many_at_once_do_until_they_are_over() -> None:
     for _ in range(MANY):
         rush.click()
     assert rush.on
-    assert WITHIN_SECONDS / 2 < await _waited(rush)
+    assert await _waited(rush) > WITHIN_SECONDS / 2
     assert not rush.on
 
 
