@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.kubernetes import Cluster
-from tests.integration.test_kubernetes_streams import started, until
+from tests.integration.test_kubernetes_streams import started, submission, until
 from tools.engines.base import Observation, Standing, StopReason
 from tools.engines.kubernetes import places
 from tools.engines.kubernetes.engine import KubernetesEngine
@@ -56,6 +57,19 @@ async def test_a_place_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             cluster.admit("a")
             assert (await engine.observe("c")).waiting == "It waits in the queue training: number 2 of 2."
             await until(engine, "a", lambda seen: not seen.waiting)
+
+
+async def test_cancelled_before_its_release_it_ends_without_a_pod(tmp_path: Path) -> None:
+    """Left suspended it would stay for good, and fill the namespace's quota of Jobs: the bot may not delete."""
+    async with Cluster() as cluster, waiting(cluster, tmp_path, queue=None) as engine:
+        uid = await engine.create(submission(engine, "late"))
+        await engine.cancel("late", uid)
+        seen = await until(engine, "late", lambda seen: seen.standing is Standing.ENDED)
+        assert seen.stopped is StopReason.CANCELLED and not seen.attempts
+        async with asyncio.timeout(10):
+            while not any(one["type"] == "Failed" for one in cluster.job("late")["status"].get("conditions", ())):
+                await asyncio.sleep(0.05)
+        assert not cluster.pods("late") and cluster.job("late")["spec"]["ttlSecondsAfterFinished"] > 0
 
 
 async def test_cancelled_in_the_queue_it_has_no_pod_when_its_turn_comes(tmp_path: Path) -> None:

@@ -38,17 +38,20 @@ def another(cluster: Cluster, folder: Path) -> KubernetesEngine:
     return KubernetesEngine(settings, kubeconfig=config, look_seconds=0)
 
 
+def submission(engine: KubernetesEngine, name: str) -> Submission:
+    return Submission(
+        name=name,
+        proposal_id=name,
+        digest="d" * 64,
+        manifest=engine.render(SPEC),
+        run_id="r1",
+        tracking_uri="http://mlflow:5000",
+    )
+
+
 async def started(engine: KubernetesEngine, *names: str) -> None:
     for name in names:
-        given = Submission(
-            name=name,
-            proposal_id=name,
-            digest="d" * 64,
-            manifest=engine.render(SPEC),
-            run_id="r1",
-            tracking_uri="http://mlflow:5000",
-        )
-        await engine.release(name, await engine.create(given))
+        await engine.release(name, await engine.create(submission(engine, name)))
 
 
 def runs(cluster: Cluster, *names: str) -> list[str]:

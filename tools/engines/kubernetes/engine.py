@@ -3,8 +3,8 @@ suspended, released once by its uid, read from streams.
 
 Cancelling is a patch too, because the Role has no right to delete: a Job whose time is cut to nothing ends as failed,
 its pods with it (the kubelet sends SIGTERM, after the grace time SIGKILL), and its time to live removes it. A TrainJob
-is suspended, which ends its pods alike. A Job that is still suspended stays so; should a queue let it go later, it ends
-before it has a pod. All are marked, so that whoever observes them knows why.
+is suspended, which ends its pods alike. A Job that was never released is let go with no time left, so that it ends
+before it has a pod; one in a queue does, once that lets it go. All are marked, so that whoever observes knows why.
 """
 
 from __future__ import annotations
@@ -231,21 +231,19 @@ class KubernetesEngine:
 
     async def cancel(self, name: str, uid: str) -> None:
         """End it for good. One that is gone or was replaced has nothing left to cancel."""
-        _, there = self._known(name)
-        if there is not None and there["metadata"]["uid"] == uid and CANCELLED in reading.notes_on(there):
-            return
-        mark = {"uid": uid, "annotations": {CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")}}
         async with _translated(name):
-            for form in self._forms():
-                try:
-                    patch = {"metadata": mark, "spec": dict(form.stop)}
-                    self._streams(form)[0].put(await self._connection.patch(self._path(form, name), patch))
-                    return
-                except Problem as problem:
-                    if problem.code == 422 and "metadata.uid" in problem.message:
-                        return
-                    if not _missing(problem):
-                        raise
+            form, there = self._known(name)
+            if there is None:
+                form, there = await self._looked_up(name)
+            if there is None or there["metadata"]["uid"] != uid or CANCELLED in reading.notes_on(there):
+                return
+            try:
+                patched = await self._connection.patch(self._path(form, name), _cancel(form, there))
+                self._streams(form)[0].put(patched)
+            except Problem as problem:
+                replaced = problem.code == 422 and "metadata.uid" in problem.message
+                if not replaced and not _missing(problem):
+                    raise
 
     def _known(self, name: str) -> tuple[Form, Raw | None]:
         """As the streams have it, while they are fresh."""
@@ -340,6 +338,14 @@ def _release(job: Raw) -> Raw:
         return patch | {"spec": {"suspend": False}}
     patch["metadata"]["labels"] = {QUEUE: queue, MAX_EXEC: str(job["spec"]["activeDeadlineSeconds"])}
     return patch
+
+
+def _cancel(form: Form, obj: Raw) -> Raw:
+    """A Job that no queue holds back is let go as well: with no time left it ends before it has a pod."""
+    mark = {CANCELLED: datetime.now(UTC).isoformat(timespec="seconds")}
+    free = form is JOB and QUEUE not in (obj["metadata"].get("labels") or {})
+    spec = {**form.stop, "suspend": False} if free else dict(form.stop)
+    return {"metadata": {"uid": obj["metadata"]["uid"], "annotations": mark}, "spec": spec}
 
 
 @asynccontextmanager
