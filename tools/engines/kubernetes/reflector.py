@@ -23,6 +23,7 @@ from typing import Any
 from tools.engines.base import EngineUnavailable
 from tools.engines.kubernetes.connection import Connection, Problem, Unreachable
 from tools.engines.kubernetes.forms import JOB, JOBSET, TRAIN_JOB
+from tools.engines.kubernetes.slim import slim
 from tools.engines.kubernetes.waiting import GONE_AT, clean
 
 log = logging.getLogger(__name__)
@@ -43,19 +44,6 @@ BLIND = 3  # failures of a watch, until a list is tried in its place
 FIRST_LOOK_SECONDS = 45.0  # that who looks waits for the first lists
 ABSENT_SECONDS = 60.0  # until a kind that is not served is asked for again: it may be installed
 KEPT_SECONDS = 3600.0  # that the last state of a deleted object is remembered
-
-_METADATA = (
-    "name",
-    "uid",
-    "resourceVersion",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "labels",
-    "annotations",
-    "ownerReferences",
-)
-_SPEC = ("suspend", "activeDeadlineSeconds", "runtimeRef")
-_STATUS = ("phase", "reason", "message", "conditions")
 
 Raw = dict[str, Any]
 
@@ -122,7 +110,7 @@ class Kind:
         there = self.objects.get(obj["metadata"]["name"])
         if there is not None and _after(there, str(obj["metadata"].get("resourceVersion") or "")):
             return
-        obj = _slim(obj)
+        obj = slim(obj)
         self.objects[obj["metadata"]["name"]] = obj
         if key := self.group(obj):
             self._groups.setdefault(key, {})[str(obj["metadata"].get("uid"))] = obj
@@ -133,7 +121,7 @@ class Kind:
         if there is not None and str(there["metadata"].get("uid")) == uid:
             del self.objects[obj["metadata"]["name"]]
         if key := self.group(obj):
-            self._groups.setdefault(key, {})[uid] = {**_slim(obj), GONE_AT: datetime.now(UTC).isoformat()}
+            self._groups.setdefault(key, {})[uid] = {**slim(obj), GONE_AT: datetime.now(UTC).isoformat()}
             self._deleted[uid] = (time.monotonic(), key)
 
     def replace(self, listed: Iterable[Raw], version: str) -> None:
@@ -254,7 +242,7 @@ class Reflector:
         query: dict[str, Any] = kind.query | {"limit": PAGE}
         while True:
             page = await self._connection.page(kind.path, **query)
-            found += map(_slim, page.get("items") or ())
+            found += map(slim, page.get("items") or ())
             meta = page.get("metadata") or {}
             if not meta.get("continue"):
                 break
@@ -313,34 +301,6 @@ def _apply(kind: Kind, event: Raw) -> None:
             pass
     with suppress(KeyError):
         kind.version = str(obj["metadata"]["resourceVersion"])
-
-
-def _slim(obj: Raw) -> Raw:
-    """What `reading` and `waiting` look at."""
-    made = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata", "spec", "status")}
-    made["metadata"] = _only(obj["metadata"], _METADATA)
-    if "spec" in obj:
-        spec = obj["spec"]
-        made["spec"] = _only(spec, _SPEC)
-        if "containers" in spec:
-            made["spec"]["containers"] = [_only(one, ("name", "image")) for one in spec["containers"]]
-        inner = (spec.get("template") or {}).get("spec") or {}
-        if "containers" in inner:
-            limits = [_only(one, ("name", "image", "resources")) for one in inner["containers"]]
-            volumes = [_only(one, ("name", "persistentVolumeClaim")) for one in inner.get("volumes") or ()]
-            made["spec"]["template"] = {"spec": {"containers": limits, "volumes": volumes}}
-        if "trainer" in spec:
-            made["spec"]["trainer"] = _only(spec["trainer"], ("resourcesPerNode", "numNodes"))
-    if "status" in obj:
-        made["status"] = _only(obj["status"], _STATUS)
-        if "containerStatuses" in obj["status"]:
-            listed = obj["status"]["containerStatuses"]
-            made["status"]["containerStatuses"] = [_only(one, ("name", "image", "state")) for one in listed]
-    return made
-
-
-def _only(values: Raw, keys: tuple[str, ...]) -> Raw:
-    return {key: values[key] for key in keys if key in values}
 
 
 def _wait(failures: int) -> float:
