@@ -77,4 +77,4 @@ class Cards:
     async def _ahead(self, job: Job) -> int:
         if job.phase is not JobPhase.QUEUED:
             return 0
-        return await self._store.count_queued(before=job.approved_at)
+        return await self._store.count_queued(before=job)

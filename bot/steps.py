@@ -78,9 +78,10 @@ class Steps:
     async def _permit(self, job: Job, observed: Observation, step: Step) -> bool:
         """The second gate: slots, then budget, policy and the digest, right before anything is asked of the engine."""
         async with self._permitting:
+            ahead = await self._store.count_queued(before=job)  # first: one that moves meanwhile is counted twice
             held = [one.job for one in await self._store.held_jobs()]
             free = await self._engine.free_slots() - sum(one.phase is JobPhase.SUBMITTED for one in held)
-            if await self._store.count_queued(before=job.approved_at) >= free:
+            if ahead >= free:
                 return False
             proposal = await self._proposal(job)
             if await self._goes_on_elsewhere(proposal.offer.spec.resume_from, held):

@@ -52,9 +52,9 @@ def resources(held: Resources) -> str:
 
 
 def engine(manifest: Mapping[str, Any]) -> str:
-    """`local engine`, `kubernetes engine, TrainJob in the runtime torch`."""
-    runtime = manifest.get("runtime")
-    more = f", TrainJob in the runtime {runtime['name']}" if runtime else ""
+    """`local engine`, `kubernetes engine, in the queue gpus`, `kubernetes engine, TrainJob in the runtime torch`."""
+    runtime, queue = manifest.get("runtime"), manifest.get("queue")
+    more = f", TrainJob in the runtime {runtime['name']}" if runtime else f", in the queue {queue}" if queue else ""
     return f"{manifest.get('engine', 'unknown')} engine{more}"
 
 

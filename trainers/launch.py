@@ -9,6 +9,7 @@ never work, and what was only interrupted.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ from trainers.reporting import ExitCode
 
 def main() -> NoReturn:
     """Train, and exit as the process did that failed first."""
+    signal.signal(signal.SIGTERM, _interrupted)  # until torchrun has its own: the first process of a pod has no default
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -29,6 +31,10 @@ def main() -> NoReturn:
     except SignalException:  # its processes were told, and had half a minute for their checkpoint
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.OK)
+
+
+def _interrupted(_number: int, _frame: object) -> NoReturn:
+    sys.exit(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -124,10 +124,10 @@ def _next_queued(job: Job, now: datetime) -> Step:
 
 def _next_submitted(job: Job, observed: Observation, now: datetime) -> Step:
     if observed.standing is Standing.ABSENT:
-        if job.uid:
-            return _finish(JobPhase.FAILED, "The engine lost the job before it started; it is not started again.")
         if job.cancel_by:
             return _cancelled(job)
+        if job.uid:
+            return _finish(JobPhase.FAILED, "The engine lost the job before it started; it is not started again.")
         if now >= job.start_before:
             return _finish(JobPhase.FAILED, TOO_OLD)
         return Step(act=Act.CREATE if job.run_id else Act.OPEN_RUN)

@@ -35,7 +35,6 @@ from bot.slack.listeners import Listeners
 from bot.slack.notifier import SlackNotifier
 from bot.slack.pages import Pages
 from bot.slack.rush import Rush
-from tools.engines.base import EngineRefused, EngineUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +168,7 @@ async def _warm(app: App, stack: AsyncExitStack, answers: asyncio.Future[Answers
         log.exception("the agent could not be opened; clicks are taken all the same")
     try:
         log.info("trainings run on %s", await app.engine.offers())
-    except (EngineRefused, EngineUnavailable) as error:
+    except Exception as error:
         log.warning("trainings cannot run yet: %s", error)
     try:  # MLflow's import takes seconds of this process; at the first approval it would hold clicks up
         await app.tracking.ping()

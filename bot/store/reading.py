@@ -29,9 +29,11 @@ PROPOSALS = (
 BY_ID = PROPOSALS.where(schema.proposal.c.id == sa.bindparam("is_id"))
 HERE = PROPOSALS.where(*(schema.proposal.c[name] == sa.bindparam(f"is_{name}") for name in ("team", "channel")))
 HERE_BY = {name: HERE.where(schema.proposal.c[name] == sa.bindparam("is_it")) for name in ("number", "id")}
-JOBS = sa.select(schema.job, *(schema.proposal.c[name] for name in ("number", "thread", "requester"))).join(
-    schema.proposal, schema.proposal.c.id == schema.job.c.proposal_id
-)
+_COPIED = ("team", "channel")  # read where they are copied from
+JOBS = sa.select(
+    *(column for column in schema.job.columns if column.name not in _COPIED),
+    *(schema.proposal.c[name] for name in ("number", *_COPIED, "thread", "requester")),
+).join(schema.proposal, schema.proposal.c.id == schema.job.c.proposal_id)
 _CHILDREN = {
     table: sa.select(table).order_by(table.c[by])
     for table, by in ((schema.vote, "at"), (schema.pod_interval, "attempt"))
@@ -81,7 +83,11 @@ def read_proposals(
 
 def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]:
     """What a query that begins as `JOBS` finds, with intervals."""
-    rows = connection.execute(query).all()
+    return jobs_of(connection, connection.execute(query).all())
+
+
+def jobs_of(connection: sa.Connection, rows: Sequence[records.Row]) -> list[OpenJob]:
+    """The same of rows that were read, in their order."""
     held = _children(connection, schema.pod_interval, [row.proposal_id for row in rows])
     return [
         OpenJob(

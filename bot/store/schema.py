@@ -97,9 +97,9 @@ job = sa.Table(
     sa.Column("phase", sa.String(16), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     # As in the proposal and the approved revision, for budgets to add up by an index alone.
-    sa.Column("team", Name, nullable=False, server_default=""),
-    sa.Column("channel", Name, nullable=False, server_default=""),
-    sa.Column("ceiling", Id, nullable=False, server_default="0"),  # dollars
+    sa.Column("team", Name, nullable=False),
+    sa.Column("channel", Name, nullable=False),
+    sa.Column("ceiling", Id, nullable=False),  # dollars
     sa.Column("approved_at", Instant, nullable=False),
     sa.Column("start_before", Instant, nullable=False),
     sa.Column("max_runtime_seconds", sa.Integer, nullable=False),

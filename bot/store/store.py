@@ -24,7 +24,7 @@ from bot.core.periods import Period
 from bot.core.proposal import Offer, Proposal, ProposalState
 from bot.store import records, schema, spending
 from bot.store.database import Database
-from bot.store.reading import BY_ID, JOBS, PROPOSALS, OpenJob, proposal_here, read_jobs, read_proposals
+from bot.store.reading import BY_ID, JOBS, PROPOSALS, OpenJob, jobs_of, proposal_here, read_jobs, read_proposals
 from bot.store.spending import Spending, Spent
 from bot.store.writing import Notice, Writing
 from tools.cost import Estimate, Interval, PastRun
@@ -260,16 +260,15 @@ class Store:
         """A workspace's jobs that ended in a period, newest first, each with what was approved of it."""
         job, revision = schema.job.c, schema.revision.c
         ended = (schema.of_team(team), job.finished_at >= period.start, job.finished_at < period.end)
-        jobs = JOBS.where(*ended).order_by(job.finished_at.desc())
         approved = (revision.proposal_id == job.proposal_id) & (revision.revision == job.revision)
-        terms = jobs.with_only_columns(job.proposal_id, revision.recipe, revision.estimate)
-        terms = terms.join(schema.revision, approved)
+        query = JOBS.where(*ended).order_by(job.finished_at.desc()).join(schema.revision, approved)
+        query = query.add_columns(revision.recipe, revision.estimate)
 
         def look(connection: sa.Connection) -> list[EndedJob]:
-            said = {row.proposal_id: row for row in connection.execute(terms)}
-            found = [(one.job, said[one.job.proposal_id]) for one in read_jobs(connection, jobs)]
+            rows = connection.execute(query).all()
             return [
-                EndedJob(job=job, recipe=row.recipe, estimate=records.estimate_from(row.estimate)) for job, row in found
+                EndedJob(job=one.job, recipe=row.recipe, estimate=records.estimate_from(row.estimate))
+                for one, row in zip(jobs_of(connection, rows), rows, strict=True)
             ]
 
         return await self.database.read(look)
@@ -289,18 +288,22 @@ class Store:
     async def queued_jobs(self, *, first: int | None, now: datetime) -> list[OpenJob]:
         """The `first` queued jobs (None: all), and those whose place in the queue ends: cancelled, or too old."""
         table, queued = schema.job.c, schema.job.c.phase == JobPhase.QUEUED.value
-        query = JOBS.where(queued).order_by(table.approved_at)
+        query = JOBS.where(queued).order_by(table.approved_at, table.proposal_id)
         if first is not None:
-            head = sa.select(table.proposal_id).where(queued).order_by(table.approved_at).limit(first)
+            head = (
+                sa.select(table.proposal_id).where(queued).order_by(table.approved_at, table.proposal_id).limit(first)
+            )
             ends = table.cancel_by.is_not(None) | (table.start_before <= now)
             query = query.where(table.proposal_id.in_(head) | ends)
         return await self.database.read(lambda connection: read_jobs(connection, query))
 
-    async def count_queued(self, *, before: datetime | None = None) -> int:
-        """How many jobs are queued, or of those approved before that moment are queued still."""
+    async def count_queued(self, *, before: Job | None = None) -> int:
+        """How many jobs are queued, or stand in the queue before that one."""
         query = sa.select(sa.func.count()).select_from(schema.job).where(schema.job.c.phase == JobPhase.QUEUED.value)
         if before is not None:
-            query = query.where(schema.job.c.approved_at < before)
+            earlier = schema.job.c.approved_at < before.approved_at
+            tied = (schema.job.c.approved_at == before.approved_at) & (schema.job.c.proposal_id < before.proposal_id)
+            query = query.where(earlier | tied)
         found: int = await self.database.read(lambda connection: connection.scalar(query) or 0)
         return found
 

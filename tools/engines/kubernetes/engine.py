@@ -36,6 +36,7 @@ from tools.engines.kubernetes.manifest import (
     MAX_EXEC,
     QUEUE,
     RELEASED,
+    RUNTIME,
     WANTED_QUEUE,
     ClusterSettings,
 )
@@ -202,6 +203,8 @@ class KubernetesEngine:
                 told = reading.notes_on(job)
                 if RELEASED in told or CANCELLED in told:
                     return
+                if form is TRAIN_JOB:  # Trainer reads the runtime anew when it lets a TrainJob go
+                    await self._must_run_in(job["spec"]["runtimeRef"]["name"], told.get(RUNTIME, ""))
                 try:
                     patched = await self._connection.patch(self._path(form, name), _release(job))
                     self._streams(form)[0].put(patched)

@@ -27,6 +27,7 @@ WANTED_QUEUE = "signalbox.dev/queue"  # approved with the rest; the release turn
 RELEASED = "signalbox.dev/released"
 CANCELLED = "signalbox.dev/cancelled"
 TIME_LIMIT = "signalbox.dev/time-limit-seconds"  # of a TrainJob where the API has no deadline; then Signalbox keeps it
+RUNTIME = "signalbox.dev/runtime-digest"  # of what a TrainJob was approved to run in
 OUTPUT = "signalbox.dev/output"  # the claim that a TrainJob's checkpoints are kept on
 QUEUE = "kueue.x-k8s.io/queue-name"
 MAX_EXEC = "kueue.x-k8s.io/max-exec-time-seconds"  # activeDeadlineSeconds starts anew whenever Kueue resumes a Job
@@ -113,6 +114,7 @@ def document(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
         "engine": "kubernetes",
         "version": 1,
         "namespace": settings.namespace,
+        **({"queue": settings.queue} if settings.queue else {}),
         "image": container["image"],
         "command": [*container["command"], *container["args"]],
         "job": job,

@@ -15,6 +15,7 @@ from tools.engines.kubernetes.manifest import (
     OUTPUT,
     OWN_NAME,
     RECIPE,
+    RUNTIME,
     TIME_LIMIT,
     ClusterSettings,
     environment,
@@ -41,7 +42,9 @@ def render(spec: TrainingSpec, settings: ClusterSettings, runtime: Runtime) -> d
     """
     seconds = spec.max_runtime_minutes * 60
     limit = max(seconds - runtime.grace_seconds, seconds // 2)
-    marks = {} if runtime.deadlines else {TIME_LIMIT: str(limit)}
+    marks = {RUNTIME: runtime.digest}
+    if not runtime.deadlines:
+        marks[TIME_LIMIT] = str(limit)
     if settings.output_claim:
         marks[OUTPUT] = settings.output_claim
     own_name = {"name": OWN_NAME, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{JOBSET}']"}}}

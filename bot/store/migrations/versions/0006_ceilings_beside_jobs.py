@@ -32,6 +32,9 @@ def upgrade() -> None:
         ceiling = json.loads(row.estimate)["ceiling"]["dollars"]
         values = {"team": row.team, "channel": row.channel, "ceiling": ceiling}
         connection.execute(sa.update(job).where(job.c.proposal_id == row.proposal_id).values(**values))
+    if connection.dialect.name != "sqlite":  # a replica of an earlier version must fail, not queue a job without them
+        for name in ("team", "channel", "ceiling"):
+            op.alter_column("job", name, server_default=None)
     op.create_index("ix_job_committed", "job", COMMITTED)
     op.drop_index("ix_job_phase", "job")
     op.create_index("ix_job_phase", "job", ["phase", "approved_at"])
