@@ -10,7 +10,7 @@ BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster replicas witness-emulate score clean bench-mnist bench-llm images-size lint-images test-images infra
+.PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster crashes replicas witness-emulate score clean bench-mnist bench-llm images-size lint-images test-images infra
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ bench-release: .venv/.ready  ## from an approval to the Job's release, against t
 	@$(BOT) -m tests.bench.release
 bench-llm: .venv-trainers/.ready  ## the language model's trainer beside an ordinary script of Trainer; ARGS="--model FOLDER --text FILE"
 	@$(TRAINERS) -m tests.bench.llm $(ARGS)
+
+crashes: .venv/.ready  ## a real bot killed at every named point, and started again (`make test` has ten of them)
+	@SIGNALBOX_TEST_CRASHES=all $(BOT) -m pytest -v tests/scenarios/test_crashes.py
 
 replicas: .venv/.ready  ## two bots on one PostgreSQL share 500 proposals (two minutes; `make test` has 40)
 	@SIGNALBOX_TEST_PROPOSALS=500 $(BOT) -m pytest -s --timeout 900 tests/scenarios/test_replicas.py

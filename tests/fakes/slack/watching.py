@@ -50,7 +50,7 @@ class Watching:
         self._pulse.set()
         self._pulse = asyncio.Event()
 
-    async def until(self, find: Callable[[], T], timeout: float = 5.0, what: str = "it") -> T:
+    async def until(self, find: Callable[[], T], timeout: float = 20.0, what: str = "it") -> T:
         """Waits until `find` gives something true, and gives that."""
         deadline = time.monotonic() + timeout
         while not (found := find()):
@@ -70,7 +70,7 @@ class Watching:
         containing: str = "",
         thread_ts: str | None = None,
         author: str | None = "app",
-        timeout: float = 5.0,
+        timeout: float = 20.0,
         team: str = "T1",
     ) -> Message:
         """The newest message with these words, by the app unless told otherwise (a user's id, or None for any)."""
@@ -91,7 +91,7 @@ class Watching:
         assert found is not None
         return found
 
-    async def ephemeral(self, user: str, *, containing: str = "", timeout: float = 5.0, team: str = "T1") -> Message:
+    async def ephemeral(self, user: str, *, containing: str = "", timeout: float = 20.0, team: str = "T1") -> Message:
         """The newest private note to a person with these words."""
 
         def find() -> Message | None:
@@ -102,7 +102,7 @@ class Watching:
         assert found is not None
         return found
 
-    async def view(self, user: str, *, containing: str = "", timeout: float = 5.0, team: str = "T1") -> View:
+    async def view(self, user: str, *, containing: str = "", timeout: float = 20.0, team: str = "T1") -> View:
         """The view on top for a person, once it has these words."""
 
         def find() -> View | None:
@@ -113,7 +113,7 @@ class Watching:
         assert found is not None
         return found
 
-    async def home(self, user: str, *, containing: str = "", timeout: float = 5.0, team: str = "T1") -> View:
+    async def home(self, user: str, *, containing: str = "", timeout: float = 20.0, team: str = "T1") -> View:
         """A person's Home tab, once it has these words."""
 
         def find() -> View | None:
