@@ -286,6 +286,23 @@ async def test_what_was_approved_and_is_gone_does_not_start(
     assert "anew" in job.reason and not list(place.cluster.store.scan(place.trainer.jobs))
 
 
+async def test_a_runtime_that_changes_between_its_creation_and_its_release_runs_nothing(place: Nodes) -> None:
+    proposal = await place.approved()
+    given = Submission(
+        name=proposal.job_name,
+        proposal_id=proposal.id,
+        digest=proposal.digest,
+        manifest=proposal.offer.manifest,
+        run_id="r1",
+        tracking_uri="",
+    )
+    uid = await place.engine.create(given)
+    changed(place)
+    with pytest.raises(EngineRefused, match="not as it was when this was approved"):
+        await place.engine.release(given.name, uid)
+    assert place.train_job(proposal)["spec"]["suspend"] is True
+
+
 @pytest.mark.parametrize(
     ("settings", "what", "words"),
     [
