@@ -7,11 +7,12 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from bot.core.errors import Conflict, NotFound, Refused
 from bot.core.job import JobPhase
 from bot.core.proposal import Proposal, ProposalState
-from bot.store import schema
+from bot.store import records, schema
 from bot.store.audit import verify
 from bot.store.store import Message
 from bot.store.writing import Writing
@@ -392,6 +393,21 @@ async def test_a_database_from_before_gets_its_ceilings(url: str) -> None:
         await bot.store.database.write(there_and_back)
         assert await bot.store.committed(TEAM, await bot.store.now()) == before
         assert (await verify(bot.store)).whole
+
+
+async def test_a_replica_of_an_earlier_version_queues_no_job_without_its_ceiling(url: str) -> None:
+    """In a rolling upgrade; SQLite has one bot alone."""
+    if url.startswith("sqlite"):
+        pytest.skip("no replicas")
+    async with World(url=url).bot() as bot:
+        proposal = await bot.approve(await bot.propose())
+        job = await bot.store.job(proposal.id)
+        assert job is not None
+        values = records.job_values(job) | {"proposal_id": (await bot.propose()).id, "name": "other"}
+        for name in ("team", "channel", "ceiling"):
+            lacking = {key: value for key, value in values.items() if key != name}
+            with pytest.raises(IntegrityError, match=name):
+                await bot.store.database.write(lambda c, row=lacking: c.execute(sa.insert(schema.job), row))
 
 
 async def test_the_schema_is_what_the_migrations_make(url: str) -> None:
