@@ -290,9 +290,10 @@ def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Int
     began = Counter(interval.started_at for interval in seen)
     known = []
     for interval in job.intervals:
-        if not began[interval.started_at]:
+        if began[interval.started_at]:
+            began[interval.started_at] -= 1
+        else:
             known.append(interval)
-        began.subtract([interval.started_at] if began[interval.started_at] else [])
     found = sorted((*known, *seen), key=lambda interval: interval.started_at)
     made = []
     for number, interval in enumerate(found, 1):

@@ -12,7 +12,7 @@ LOOKS = 10  # in that time, whether it is over
 
 
 class Rush:
-    """Told of each click as it comes; asked before what can wait a moment."""
+    """Told of each approval as it comes; asked before what can wait a moment."""
 
     def __init__(self) -> None:
         self._clicks: deque[float] = deque(maxlen=MANY)

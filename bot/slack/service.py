@@ -97,7 +97,7 @@ class _Room:
         self, app: App, client: AsyncWebClient, team: str, bot_user: str, answers: asyncio.Future[Answers]
     ) -> None:
         self.app = app
-        self._team = team
+        self.team = team
         self.client = client
         shared: Any = {"store": app.store, "cards": app.cards, "client": client, "team": team}
         self.conversation = Conversation(app.store, client, answers, app.wake)
@@ -139,7 +139,7 @@ class _Room:
     async def _digest(self, channel: str, of: date | None) -> digests.Digest:
         today = (await self.app.store.now()).astimezone(self.app.settings.zone).date()
         built = of or today
-        return await digests.build(self.app.store, self.app.pricing, self.app.policies, self._team, channel, built)
+        return await digests.build(self.app.store, self.app.pricing, self.app.policies, self.team, channel, built)
 
     async def _digest_message(self, channel: str, of: date) -> dict[str, Any]:
         return digest_blocks.message(await self._digest(channel, of), self.app.settings.zone)
@@ -203,7 +203,7 @@ async def _connected(settings: Settings, room: _Room, stack: AsyncExitStack) -> 
         host=settings.http_host,
         port=settings.http_port,
         ready=lambda: _missing(room.app, sockets),
-        numbers=lambda: _numbers(room.app, sockets),
+        numbers=lambda: _numbers(room.app, room.team, sockets),
     )
     await front.start()
     stack.push_async_callback(front.close)
@@ -220,10 +220,10 @@ async def _missing(app: App, sockets: Sockets | None) -> str:
     return ""
 
 
-async def _numbers(app: App, sockets: Sockets | None) -> dict[str, float]:
+async def _numbers(app: App, team: str, sockets: Sockets | None) -> dict[str, float]:
     jobs = await app.store.open_jobs()
     return {
-        "pending_proposals": len(await app.store.expiring()),
+        "pending_proposals": await app.store.count_pending(team),
         "open_jobs": len(jobs),
         "troubled_jobs": sum(bool(one.trouble) for one in jobs),
         "sockets": await sockets.connected() if sockets is not None else 0,

@@ -239,14 +239,9 @@ async def test_a_lost_answer_starts_nothing_twice(place: Nodes, verb: str) -> No
     assert len(place.pods(proposal)) == 2 and len(list(place.cluster.store.scan(place.trainer.jobs))) == 1
 
 
-async def test_another_s_train_job_of_our_name_is_left_alone(place: Nodes) -> None:
-    proposal = await place.approved()
-    there = {"metadata": {"name": proposal.job_name}, "spec": {"runtimeRef": {"name": "torch"}, "suspend": True}}
-    place.cluster.put("trainjobs", there)
-    before = place.train_job(proposal)
-    job = (await place.looked(proposal)).job
-    assert job.phase is JobPhase.FAILED and "another job by the name" in job.reason
-    given = Submission(
+def submission(proposal: Proposal) -> Submission:
+    """As the steps of its job would make it."""
+    return Submission(
         name=proposal.job_name,
         proposal_id=proposal.id,
         digest=proposal.digest,
@@ -254,6 +249,16 @@ async def test_another_s_train_job_of_our_name_is_left_alone(place: Nodes) -> No
         run_id="r1",
         tracking_uri="",
     )
+
+
+async def test_another_s_train_job_of_our_name_is_left_alone(place: Nodes) -> None:
+    proposal = await place.approved()
+    there = {"metadata": {"name": proposal.job_name}, "spec": {"runtimeRef": {"name": "torch"}, "suspend": True}}
+    place.cluster.put("trainjobs", there)
+    before = place.train_job(proposal)
+    job = (await place.looked(proposal)).job
+    assert job.phase is JobPhase.FAILED and "another job by the name" in job.reason
+    given = submission(proposal)
     with pytest.raises(NameTaken, match="another TrainJob by the name"):
         await place.engine.create(given)
     assert place.train_job(proposal) == before
@@ -288,14 +293,7 @@ async def test_what_was_approved_and_is_gone_does_not_start(
 
 async def test_a_runtime_that_changes_between_its_creation_and_its_release_runs_nothing(place: Nodes) -> None:
     proposal = await place.approved()
-    given = Submission(
-        name=proposal.job_name,
-        proposal_id=proposal.id,
-        digest=proposal.digest,
-        manifest=proposal.offer.manifest,
-        run_id="r1",
-        tracking_uri="",
-    )
+    given = submission(proposal)
     uid = await place.engine.create(given)
     changed(place)
     with pytest.raises(EngineRefused, match="not as it was when this was approved"):
