@@ -9,6 +9,9 @@ UV := $(CURDIR)/.uv/bin/uv
 BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
 
+# Set by some images: without compiled files the tests' hundred bots would each compile all that they import.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo chat lint types test quick mutants bench bench-slack bench-digest bench-watch bench-release test-cluster crashes replicas witness-emulate score clean bench-mnist bench-llm images-size lint-images test-images infra
 
@@ -46,7 +49,7 @@ types: .venv/.ready .venv-trainers/.ready  ## mypy --strict over bot, tools and 
 	@.venv/bin/mypy --python-executable $(TRAINERS) trainers
 
 test: setup lint types  ## everything that must hold: lint, types, all tests
-	@$(BOT) -m pytest
+	@$(BOT) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 	@$(TRAINERS) -m pytest tests/trainers
 
 quick: .venv/.ready  ## the fast tests only

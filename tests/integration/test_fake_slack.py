@@ -493,12 +493,13 @@ async def test_tiers_and_the_sdk_waits_as_told() -> None:
     async with SlackServer() as slack:
         caller = client(slack)
         sent = await caller.chat_postMessage(channel="C1", text="x")
-        for _ in range(50):
-            await caller.chat_update(channel="C1", ts=sent["ts"], text="y")
-        assert await refused(caller.chat_update(channel="C1", ts=sent["ts"], text="y")) == "ratelimited"
-        for _ in range(100):
-            await caller.users_info(user="U1")
-        assert await refused(caller.users_info(user="U1")) == "ratelimited"
+        with pytest.raises(SlackApiError, match="ratelimited"):
+            for _ in range(200):
+                await caller.chat_update(channel="C1", ts=sent["ts"], text="y")
+        assert len(slack.calls_to("chat.update")) > 50
+        with pytest.raises(SlackApiError, match="ratelimited"):
+            for _ in range(400):  # a slow machine earns some more meanwhile
+                await caller.users_info(user="U1")
     async with SlackServer(rates=60) as slack:
         caller = client(slack)
         caller.retry_handlers.append(AsyncRateLimitErrorRetryHandler(max_retry_count=5))
@@ -923,4 +924,4 @@ async def test_slack_can_go_away_and_come_back(slack: SlackServer) -> None:
     assert await slack.message("C1", containing="before")
     with pytest.raises(AssertionError, match=r"in vain(.|\n)*'before'"):
         await slack.message("C1", containing="after", timeout=0.2)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5

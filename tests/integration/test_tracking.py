@@ -250,7 +250,7 @@ async def test_a_server_that_refuses_is_a_sentence_at_once(login: str) -> None:
     began = time.monotonic()
     with pytest.raises(TrackingUnavailable) as caught:
         await tracking.ping()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # MLflow's own patience is minutes
     said = str(caught.value)
     assert said.startswith("MLflow at http://127.0.0.1:9/ did not answer (the connection was refused). Check MLFLOW_")
     assert not any(part in said for part in ("hun", "ter2", "secret", "user", "bot"))
@@ -264,7 +264,7 @@ async def test_a_server_that_hangs_is_given_up_on_and_holds_up_nobody() -> None:
         failed = await asyncio.gather(
             tracking.ping(), ensure(tracking), ensure(tracking, "p2"), tracking.run("abcdef12"), return_exceptions=True
         )
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     assert all(isinstance(one, TrackingUnavailable) and "it took too long" in str(one) for one in failed)
 
 
