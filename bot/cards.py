@@ -77,4 +77,4 @@ class Cards:
     async def _ahead(self, job: Job) -> int:
         if job.phase is not JobPhase.QUEUED:
             return 0
-        return await self._store.count_queued(before=job)
+        return await self._store.ahead_of(job)

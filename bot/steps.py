@@ -78,14 +78,11 @@ class Steps:
     async def _permit(self, job: Job, observed: Observation, step: Step) -> bool:
         """The second gate: slots, then budget, policy and the digest, right before anything is asked of the engine."""
         async with self._permitting:
-            ahead = await self._store.count_queued(before=job)  # first: one that moves meanwhile is counted twice
             held = [one.job for one in await self._store.held_jobs()]
             free = await self._engine.free_slots() - sum(one.phase is JobPhase.SUBMITTED for one in held)
-            if ahead >= free:
+            if await self._store.ahead_of(job) >= free:
                 return False
             proposal = await self._proposal(job)
-            if await self._goes_on_elsewhere(proposal.offer.spec.resume_from, held):
-                return False
             try:
                 policy = await self._policies.of(job.team, job.channel)
                 now = await self._store.now()
@@ -94,23 +91,17 @@ class Steps:
             except Refused as error:
                 return await self._finish(job, observed, Step(act=Act.FINISH, phase=JobPhase.FAILED, reason=str(error)))
 
-            def commit(writing: Writing) -> None:
+            def commit(writing: Writing) -> bool:
+                if not writing.has_turn(job, free, seen={one.name for one in held}):
+                    return False
                 after = job.changed(phase=JobPhase.SUBMITTED, submitted_at=writing.now)
                 writing.move(job, after, kind="permitted", actor="signalbox")
+                return True
 
-            await self._store.write(commit)
+            if not await self._store.write(commit):
+                return False
         crash("permit.after_commit")
         return True
-
-    async def _goes_on_elsewhere(self, checkpoint_of: str | None, held: list[Job]) -> bool:
-        """Whether another training writes to the folder of that job's checkpoint: one at a time may."""
-        if checkpoint_of is None:
-            return False
-        for other in held:
-            folder = (await self._proposal(other)).offer.spec.resume_from or other.name
-            if folder == checkpoint_of:
-                return True
-        return False
 
     async def _open_run(self, job: Job, observed: Observation, step: Step) -> bool:
         run_id = await self._runs.open_run(await self._proposal(job), job)

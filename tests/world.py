@@ -15,7 +15,9 @@ from bot.approvals.proposing import Asked, Proposing
 from bot.cards import Cards
 from bot.core.policy import Policy
 from bot.core.proposal import Proposal, Verdict
+from bot.policies import Policies
 from bot.reconciler import Reconciler
+from bot.steps import Steps
 from bot.store.database import Database
 from bot.store.store import Store
 from tests.fakes.engine import FakeEngine
@@ -109,6 +111,12 @@ class Bot:
         self.deciding = Deciding(store, self.pricing, policies, lambda: None)
         self.cards = Cards(store, self.pricing, policies)
         self.reconciler = Reconciler(store, world.engine, world.runs, self.pricing, policies, world.surface)
+
+    def steps(self, policies: Policies | None = None) -> Steps:
+        """The steps alone, for who takes them when."""
+        world = self.world
+        policies = policies or FixedPolicy(world.policy)
+        return Steps(self.store, world.engine, world.runs, self.pricing, policies, world.surface, lambda: None)
 
     async def propose(
         self, requester: str = "rae", recipe: str = "digits", event: str | None = None, **parameters: object

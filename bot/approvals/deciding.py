@@ -202,6 +202,7 @@ def _job_of(proposal: Proposal, writing: Writing, policy: Policy) -> Job:
         start_before=writing.now + policy.start_within,
         max_runtime_seconds=proposal.offer.estimate.ceiling_seconds,
         ceiling=proposal.offer.estimate.ceiling.dollars,
+        checkpoint_of=proposal.offer.spec.resume_from or proposal.job_name,
     )
 
 

@@ -32,6 +32,7 @@ class JobPhase(StrEnum):
 
 WAITING = (JobPhase.QUEUED, JobPhase.SUBMITTED)  # hold nothing yet, so they have no interval
 OPEN = frozenset({*WAITING, JobPhase.RUNNING})
+PERMITTED = OPEN - {JobPhase.QUEUED}  # past the second gate
 TERMINAL = frozenset(JobPhase) - OPEN
 
 OVERDUE_SECONDS = 15  # after its maximum runtime, until somebody beside the engine asks it to end
@@ -58,6 +59,7 @@ class Job:
     start_before: datetime  # an approval expires too
     max_runtime_seconds: int
     ceiling: Decimal  # dollars it may cost at most, as approved
+    checkpoint_of: str  # the job in whose folder its checkpoints are: its own name, or that which it goes on from
     run_id: str | None = None  # MLflow's
     uid: str | None = None  # the engine's
     submitted_at: datetime | None = None

@@ -21,7 +21,8 @@ from bot.store.store import Store
 START = "0" * 64
 _JOB, _PROPOSAL, _REVISION = schema.job.c, schema.proposal.c, schema.revision.c
 COPIES = (
-    sa.select(_JOB.name, _JOB.team, _JOB.channel, _JOB.ceiling, _REVISION.estimate)
+    sa.select(_JOB.name, _JOB.team, _JOB.channel, _JOB.ceiling, _JOB.checkpoint_of)
+    .add_columns(_REVISION.estimate, _REVISION.offer)
     .add_columns(_PROPOSAL.team.label("its_team"), _PROPOSAL.channel.label("its_channel"))
     .join_from(schema.job, schema.proposal, _PROPOSAL.id == _JOB.proposal_id)
     .join(schema.revision, (_REVISION.proposal_id == _JOB.proposal_id) & (_REVISION.revision == _JOB.revision))
@@ -190,10 +191,15 @@ def _revision(where: str, said: dict[str, Any], row: Any, votes: list[dict[str, 
 
 
 def _copies(rows: Rows) -> Iterator[Finding]:
-    """Budgets are counted from what jobs copy of their proposal and its approved revision."""
+    """Budgets and queues are read from what jobs copy of their proposal and its approved revision."""
     for row in rows:
         if (row.team, row.channel) != (row.its_team, row.its_channel):
             yield Finding(where=f"job:{row.name}", what="its team or channel differs from its proposal's")
         with suppress(ValueError, KeyError, TypeError):  # an estimate that cannot be read is a finding of its own
             if row.ceiling != json.loads(row.estimate)["ceiling"]["dollars"]:
                 yield Finding(where=f"job:{row.name}", what="its ceiling differs from what was approved")
+        with suppress(ValueError, KeyError, TypeError):  # and so is an offer
+            if row.checkpoint_of != json.loads(row.offer)["spec"].get("resume_from", row.name):
+                yield Finding(
+                    where=f"job:{row.name}", what="the checkpoint it goes on from differs from what was approved"
+                )

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bot.core.errors import NotFound
-from bot.core.job import Job
+from bot.core.job import PERMITTED, Job, JobPhase
 from bot.core.proposal import Proposal
 from bot.store import records, schema
 
@@ -45,6 +45,13 @@ CHILDREN_OF_MANY = {
     table: query.where(table.c.proposal_id.in_(sa.bindparam("parents", expanding=True)))
     for table, query in _CHILDREN.items()
 }
+
+_job = schema.job.c
+_other = schema.job.alias("other").c
+QUEUED = _job.phase == JobPhase.QUEUED.value
+_TAKEN = sa.select(_other.checkpoint_of).where(_other.phase.in_([phase.value for phase in PERMITTED]))
+IN_LINE = QUEUED & _job.checkpoint_of.not_in(_TAKEN)
+"""Queued, and no other training writes to the folder of its checkpoints: one at a time may, and nobody waits behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,13 @@ def read_proposals(
 def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[OpenJob]:
     """What a query that begins as `JOBS` finds, with intervals."""
     return jobs_of(connection, connection.execute(query).all())
+
+
+def ahead_of(connection: sa.Connection, job: Job) -> int:
+    """How many jobs stand in line before that one."""
+    earlier = _job.approved_at < job.approved_at
+    tied = (_job.approved_at == job.approved_at) & (_job.proposal_id < job.proposal_id)
+    return connection.scalar(sa.select(sa.func.count()).select_from(schema.job).where(IN_LINE, earlier | tied)) or 0
 
 
 def jobs_of(connection: sa.Connection, rows: Sequence[records.Row]) -> list[OpenJob]:

@@ -94,7 +94,7 @@ def proposal_snapshot(proposal: Proposal) -> dict[str, Any]:
 
 # -- jobs ---------------------------------------------------------------------------------------------------------
 
-_TOLD_APART = {"phase", "metrics", "team", "channel", "ceiling"}
+_TOLD_APART = {"phase", "metrics", "team", "channel", "ceiling", "checkpoint_of"}
 _NOT_STATE = {"failures", "retry_at", "trouble", "progress", "remedy"}
 _JOB_OWN = tuple(column.name for column in schema.job.columns if column.name not in _TOLD_APART | _NOT_STATE)
 
@@ -107,6 +107,7 @@ def job_values(job: Job) -> dict[str, Any]:
         "team": job.team,
         "channel": job.channel,
         "ceiling": str(job.ceiling),
+        "checkpoint_of": job.checkpoint_of,
     }
 
 
@@ -117,6 +118,7 @@ def job_from(row: Row, intervals: Iterable[Row]) -> Job:
         phase=JobPhase(row.phase),
         metrics=json.loads(row.metrics),
         ceiling=Decimal(row.ceiling),
+        checkpoint_of=row.checkpoint_of,
         number=row.number,
         team=row.team,
         channel=row.channel,

@@ -96,10 +96,11 @@ job = sa.Table(
     sa.Column("digest", Id, nullable=False),
     sa.Column("phase", sa.String(16), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
-    # As in the proposal and the approved revision, for budgets to add up by an index alone.
+    # As in the proposal and the approved revision, for budgets and queues to be read by an index alone.
     sa.Column("team", Name, nullable=False),
     sa.Column("channel", Name, nullable=False),
     sa.Column("ceiling", Id, nullable=False),  # dollars
+    sa.Column("checkpoint_of", Name, nullable=False),  # the job whose folder it writes its checkpoints to
     sa.Column("approved_at", Instant, nullable=False),
     sa.Column("start_before", Instant, nullable=False),
     sa.Column("max_runtime_seconds", sa.Integer, nullable=False),
@@ -117,7 +118,7 @@ job = sa.Table(
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
     sa.Column("progress", sa.Text, nullable=False, server_default="{}"),
     sa.Column("remedy", sa.Text, nullable=False, server_default="{}"),  # parameters to try after it failed
-    sa.Index("ix_job_phase", "phase", "approved_at"),
+    sa.Index("ix_job_phase", "phase", "approved_at", "proposal_id", "checkpoint_of"),
     sa.Index("ix_job_committed", "team", "phase", "channel", "ceiling", "proposal_id"),
     sa.Index("ix_job_finished", "finished_at"),
 )

@@ -24,7 +24,19 @@ from bot.core.periods import Period
 from bot.core.proposal import Offer, Proposal, ProposalState
 from bot.store import records, schema, spending
 from bot.store.database import Database
-from bot.store.reading import BY_ID, JOBS, PROPOSALS, OpenJob, jobs_of, proposal_here, read_jobs, read_proposals
+from bot.store.reading import (
+    BY_ID,
+    IN_LINE,
+    JOBS,
+    PROPOSALS,
+    QUEUED,
+    OpenJob,
+    ahead_of,
+    jobs_of,
+    proposal_here,
+    read_jobs,
+    read_proposals,
+)
 from bot.store.spending import Spending, Spent
 from bot.store.writing import Notice, Writing
 from tools.cost import Estimate, Interval, PastRun
@@ -281,31 +293,30 @@ class Store:
 
     async def held_jobs(self) -> list[OpenJob]:
         """The open jobs that are beyond the queue, the longest approved first."""
-        beyond = [phase.value for phase in jobs.OPEN if phase is not JobPhase.QUEUED]
+        beyond = [phase.value for phase in jobs.PERMITTED]
         query = JOBS.where(schema.job.c.phase.in_(beyond)).order_by(schema.job.c.approved_at)
         return await self.database.read(lambda connection: read_jobs(connection, query))
 
     async def queued_jobs(self, *, first: int | None, now: datetime) -> list[OpenJob]:
-        """The `first` queued jobs (None: all), and those whose place in the queue ends: cancelled, or too old."""
-        table, queued = schema.job.c, schema.job.c.phase == JobPhase.QUEUED.value
-        query = JOBS.where(queued).order_by(table.approved_at, table.proposal_id)
+        """The `first` jobs in line (None: all queued), and those whose place ends: cancelled, or too old."""
+        table = schema.job.c
+        order = (table.approved_at, table.proposal_id)
+        query = JOBS.where(QUEUED).order_by(*order)
         if first is not None:
-            head = (
-                sa.select(table.proposal_id).where(queued).order_by(table.approved_at, table.proposal_id).limit(first)
-            )
+            head = sa.select(table.proposal_id).where(IN_LINE).order_by(*order).limit(first)
             ends = table.cancel_by.is_not(None) | (table.start_before <= now)
             query = query.where(table.proposal_id.in_(head) | ends)
         return await self.database.read(lambda connection: read_jobs(connection, query))
 
-    async def count_queued(self, *, before: Job | None = None) -> int:
-        """How many jobs are queued, or stand in the queue before that one."""
-        query = sa.select(sa.func.count()).select_from(schema.job).where(schema.job.c.phase == JobPhase.QUEUED.value)
-        if before is not None:
-            earlier = schema.job.c.approved_at < before.approved_at
-            tied = (schema.job.c.approved_at == before.approved_at) & (schema.job.c.proposal_id < before.proposal_id)
-            query = query.where(earlier | tied)
+    async def count_queued(self) -> int:
+        """How many jobs are queued."""
+        query = sa.select(sa.func.count()).select_from(schema.job).where(QUEUED)
         found: int = await self.database.read(lambda connection: connection.scalar(query) or 0)
         return found
+
+    async def ahead_of(self, job: Job) -> int:
+        """How many jobs stand in line before that one."""
+        return await self.database.read(lambda connection: ahead_of(connection, job))
 
     async def _jobs(self, *where: sa.ColumnElement[bool], limit: int | None) -> list[OpenJob]:
         query = JOBS.where(*where).order_by(schema.proposal.c.number.desc()).limit(limit)

@@ -7,7 +7,7 @@ every decision takes are built once, at the top: building one costs several time
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,9 +17,10 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.core.canonical import canonical_json
 from bot.core.errors import Conflict
-from bot.core.job import Job
+from bot.core.job import PERMITTED, Job
 from bot.core.proposal import Proposal, ProposalState
 from bot.store import chain, records, schema
+from bot.store.reading import ahead_of
 from tools.progress import Progress
 
 EVER = datetime(1, 1, 2, tzinfo=UTC)  # before every moment
@@ -84,6 +85,18 @@ class Writing:
         """Write the events of all that moved: the last act of every transaction."""
         chain.append(self.connection, self._events)
         self._events = []
+
+    def has_turn(self, job: Job, free: int, seen: Collection[str]) -> bool:
+        """Whether a queued job may take one of so many `free` slots, that were counted when `seen` were permitted.
+
+        Asked where one writer works at a time: no two replicas give one slot, or one checkpoint's folder, twice.
+        """
+        table = schema.job.c
+        permitted = sa.select(table.name, table.checkpoint_of).where(table.phase.in_([one.value for one in PERMITTED]))
+        held = self.connection.execute(permitted).all()
+        if any(other.checkpoint_of == job.checkpoint_of for other in held):
+            return False
+        return ahead_of(self.connection, job) + sum(other.name not in seen for other in held) < free
 
     def _move_proposal(self, before: Proposal | None, after: Proposal) -> None:
         if before is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -11,12 +12,13 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.core.errors import Conflict, NotFound, Refused
 from bot.core.job import JobPhase
+from bot.core.policy import Policy
 from bot.core.proposal import Proposal, ProposalState
 from bot.store import records, schema
 from bot.store.audit import verify
 from bot.store.store import Message
 from bot.store.writing import Writing
-from tests.world import CHANNEL, TEAM, World, hand, race
+from tests.world import CHANNEL, TEAM, FixedPolicy, World, hand, race
 
 
 async def test_the_whole_walk_is_in_the_chain(url: str) -> None:
@@ -124,6 +126,71 @@ async def test_a_checkpoint_is_gone_on_from_by_one_training_at_a_time(url: str) 
         assert ran[0] == first.job_name and set(ran[1:]) == {one.job_name for one in later}
         assert await running() == [] and not await bot.store.open_jobs()
         assert [run.spec.resume_from for run in await bot.store.history()] == [None], "parts are no history"
+
+
+async def test_what_waits_for_its_checkpoint_holds_nobody_up(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        first = await bot.approve(await bot.propose())
+        await bot.settle(2)
+        resumed = await bot.approve(await bot.propose("rae", resume_from=first.job_name))
+        behind = await bot.approve(await bot.propose())
+        assert (await bot.cards.card(behind.id)).ahead == 0
+        await bot.settle(2)
+        assert set(world.engine.starts) == {first.job_name, behind.job_name}, "a slot stays idle"
+        last = await bot.approve(await bot.propose())
+        world.engine.finish()
+        await bot.settle(2)
+        assert set(world.engine.starts) == {one.job_name for one in (first, behind, resumed, last)}
+        assert (await verify(bot.store)).whole
+
+
+async def test_two_replicas_permit_as_one_would(url: str) -> None:
+    """Many look at the same moment; no folder is written by two, and no slot is given twice."""
+    world = World(url=url)
+    world.engine.slots = 3
+    async with world.bot() as bot, world.bot() as other:
+        for _ in range(3):
+            await bot.approve(await bot.propose("rae", resume_from="digits-9-abc123"))
+            await bot.approve(await bot.propose())
+        queued = [one.job for one in await bot.store.queued_jobs(first=None, now=world.clock())]
+        for _ in range(3):
+            await race(*[replica.steps().take(job.proposal_id) for job in queued for replica in (bot, other)])
+            await race(bot.reconciler.tick(), other.reconciler.tick())
+            held = [one.job for one in await bot.store.held_jobs()]
+            assert len({one.checkpoint_of for one in held}) == len(held) <= world.engine.slots
+            world.engine.finish()
+            await bot.reconciler.tick()
+        await bot.settle(2)
+        assert sorted(world.engine.starts.values()) == [1] * 6
+
+
+async def test_a_slot_that_was_given_meanwhile_is_not_given_again(url: str) -> None:
+    """One replica is slow between its look and its commit, and what stood aside is back in line before it."""
+
+    class Slow(FixedPolicy):
+        looked, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def of(self, team: str, channel: str) -> Policy:
+            self.looked.set()
+            await self.goes_on.wait()
+            return await super().of(team, channel)
+
+    world = World(url=url)
+    world.engine.slots = 1
+    async with world.bot() as bot, world.bot() as other:
+        first = await bot.approve(await bot.propose())
+        await bot.settle(1)
+        resumed = await bot.approve(await bot.propose("rae", resume_from=first.job_name))
+        behind = await bot.approve(await bot.propose())
+        world.engine.finish()
+        slow = Slow(world.policy)
+        permitting = asyncio.create_task(other.steps(slow).take(behind.id))
+        await slow.looked.wait()
+        await bot.settle(2)
+        assert set(world.engine.starts) == {first.job_name, resumed.job_name}
+        slow.goes_on.set()
+        assert not await permitting, "it was permitted by what it had seen before"
 
 
 async def test_time_never_approves(url: str) -> None:
@@ -256,6 +323,7 @@ async def test_the_budget_is_counted_with_what_is_committed(url: str) -> None:
         (schema.job, {"reason": "nothing happened"}, "reason"),
         (schema.job, {"ceiling": "0"}, "ceiling"),
         (schema.job, {"channel": "C-other"}, "channel"),
+        (schema.job, {"checkpoint_of": "digits-9-abc123"}, "checkpoint"),
         (schema.pod_interval, {"hourly": '{"dollars":"0.01","unpriced":[]}'}, "intervals"),
         (schema.chain_head, {"seq": 99}, "end is missing"),
     ],
@@ -374,13 +442,14 @@ async def test_two_databases_tell_the_same_time(url: str) -> None:
         await database.close()
 
 
-async def test_a_database_from_before_gets_its_ceilings(url: str) -> None:
-    """Jobs that an earlier version queued count in budgets with what was approved for them."""
+async def test_a_database_from_before_gets_its_copies(url: str) -> None:
+    """Jobs that an earlier version queued count in budgets and queues with what was approved for them."""
     from alembic import command
     from alembic.config import Config
 
     async with World(url=url).bot() as bot:
         await bot.approve(await bot.propose())
+        await bot.approve(await bot.propose(resume_from="digits-9-abc123"))
         before = await bot.store.committed(TEAM, await bot.store.now())
         assert sum(before.values()) > 0
 
@@ -395,7 +464,7 @@ async def test_a_database_from_before_gets_its_ceilings(url: str) -> None:
         assert (await verify(bot.store)).whole
 
 
-async def test_a_replica_of_an_earlier_version_queues_no_job_without_its_ceiling(url: str) -> None:
+async def test_a_replica_of_an_earlier_version_queues_no_job_without_its_copies(url: str) -> None:
     """In a rolling upgrade; SQLite has one bot alone."""
     if url.startswith("sqlite"):
         pytest.skip("no replicas")
@@ -404,7 +473,7 @@ async def test_a_replica_of_an_earlier_version_queues_no_job_without_its_ceiling
         job = await bot.store.job(proposal.id)
         assert job is not None
         values = records.job_values(job) | {"proposal_id": (await bot.propose()).id, "name": "other"}
-        for name in ("team", "channel", "ceiling"):
+        for name in ("team", "channel", "ceiling", "checkpoint_of"):
             lacking = {key: value for key, value in values.items() if key != name}
             with pytest.raises(IntegrityError, match=name):
                 await bot.store.database.write(lambda c, row=lacking: c.execute(sa.insert(schema.job), row))

@@ -97,6 +97,13 @@ MUTANTS = (
         (STORE,),
     ),
     Mutant(
+        "two replicas let two trainings write one checkpoint",
+        "bot/store/writing.py",
+        "if any(other.checkpoint_of == job.checkpoint_of for other in held):",
+        "if False:",
+        (f"{STORE}::test_two_replicas_permit_as_one_would",),
+    ),
+    Mutant(
         "an event does not follow from the one before",
         "bot/store/chain.py",
         "hashed = link(hashed, body)",

@@ -148,6 +148,7 @@ def job(of: Proposal, phase: JobPhase, **more: Any) -> Job:
         "start_before": NOW + timedelta(hours=24),
         "max_runtime_seconds": of.offer.estimate.ceiling_seconds,
         "ceiling": of.offer.estimate.ceiling.dollars,
+        "checkpoint_of": of.job_name,
         "run_id": "4f2c8a1e9b7d4e0f8a6c5b3d2e1f0a9b",
         "started_at": started,
         "finished_at": held.ended_at,

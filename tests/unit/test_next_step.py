@@ -29,6 +29,7 @@ JOB = Job(
     start_before=NOW + timedelta(hours=24),
     max_runtime_seconds=900,
     ceiling=Decimal("0.05"),
+    checkpoint_of="digits-1-abc123",
 )
 SUBMITTED = replace(JOB, phase=JobPhase.SUBMITTED, run_id="r", uid="u")
 RUNNING = replace(SUBMITTED, phase=JobPhase.RUNNING, started_at=NOW)
