@@ -44,9 +44,10 @@ WORDS: Final[dict[str, float]] = {word: value for value, word in enumerate(_UNIT
 }
 # "0,01" with a decimal comma, "1,000" with a thousands' one, "10", "1_000", "2.5", ".05", "1e-3", "2k".
 _FIGURES: Final = (
-    r"[-+]?(?:0,\d+|\d{1,3}(?:,\d{3})+(?![\d,])|\d+(?:_\d+)*(?:\.\d+)?|\.\d+)(?:\s?e[-+]?\d+)?(?:k(?![a-z]))?(?!\d)"
+    r"[-+]?(?:0,\d+|\d{1,3}(?:,\d{3})+(?![\d,])|\d+(?:_\d+)*(?:\.\d+)?|\.\d+)(?:\s?e\s?[-+]?\d+)?(?:k(?![a-z]))?(?!\d)"
 )
-_NUMBER: Final = rf"(?:{_FIGURES}|(?:{'|'.join(sorted(map(re.escape, WORDS), key=len, reverse=True))})\b)"
+_MINUS: Final = r"(?:minus|negative)\s+"
+_NUMBER: Final = rf"(?:{_MINUS})?(?:{_FIGURES}|(?:{'|'.join(sorted(map(re.escape, WORDS), key=len, reverse=True))})\b)"
 
 # How people write a parameter's name. The order matters: the longer spelling first.
 _NAMES: Final = {
@@ -79,7 +80,7 @@ _FROM_TO: Final = re.compile(r"\bfrom\s+\S+\s+to\s*$", re.IGNORECASE)
 _NOT_WANTED: Final = re.compile(r"\b(?:not|instead of|rather than|from)\s*$", re.IGNORECASE)
 
 _WITHOUT_GPU: Final = re.compile(
-    r"\b(?:no|without|w/o|not? us(?:e|ing)|not on|off|disable[d]?|don'?t use|do not use)\s+(?:the\s+|a\s+"
+    r"\b(?:no|without|minus|w/o|not? us(?:e|ing)|not on|off|disable[d]?|don'?t use|do not use)\s+(?:the\s+|a\s+"
     r"|any\s+)?gpus?\b"
     r"|\bgpus?(?:[\s_-]*enabled)?\s*[:=]?\s*(?:off|disabled|false|no|none)\b|(?<!not )(?<!not on )\bcpus?\b",
     re.IGNORECASE,
@@ -154,7 +155,7 @@ _TYPOGRAPHY: Final = str.maketrans("’‘`´“”–—−", "''''\"\"---")
 
 def plain(text: str) -> str:
     """The text with one kind of quote, dash and space, and without emoji and bold marks; lines stay lines."""
-    folded = unicodedata.normalize("NFKC", text).translate(str.maketrans("’‘`´“”–—−", "'''''\"\"---"[:9]))
+    folded = unicodedata.normalize("NFKC", text.replace("½", ".5")).translate(_TYPOGRAPHY)
     kept = "".join(
         char if unicodedata.category(char) not in {"So", "Sk", "Cf", "Cc"} or char == "\n" else " " for char in folded
     )
@@ -164,6 +165,8 @@ def plain(text: str) -> str:
 def number(text: str) -> str | float:
     """A written number: number words and "0,01" become figures, the rest stays as it is for `tools.spec`."""
     word = " ".join(text.lower().split())
+    if minus := re.match(_MINUS, word):
+        return f"-{number(word[minus.end() :])}"
     if word in WORDS:
         return WORDS[word]
     word = word.replace(" ", "")
