@@ -23,6 +23,7 @@ class Caller:
     event_id: str
     prompt: str  # the person's own words, kept with the proposal
     proposed: list[str] = field(default_factory=list)  # canonical specs already proposed in this turn, in order
+    outcomes: dict[str, bool] = field(default_factory=dict)  # after the turn: tool → whether it did all it was asked
 
 
 class DeskError(Exception):

@@ -145,6 +145,7 @@ class Assistant:
         last = turn[-1] if turn else None
         text = last.text.strip() if isinstance(last, AIMessage) else ""
         reason = fallback_of(turn)
+        caller.outcomes.update(history.outcomes(turn))
         results = [message for message in turn if isinstance(message, ToolMessage) and message.status != "error"]
         if not text:
             text = "\n\n".join(message.text for message in results) or NO_TEXT

@@ -39,6 +39,17 @@ def this_turn(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
     return found[-1][1:] if found else []
 
 
+def outcomes(turn: Sequence[AnyMessage]) -> dict[str, bool]:
+    """Each tool that was called, and whether it did all that it was asked; a model's second try replaces its first."""
+    found: dict[str, bool] = {}
+    for message in turn:
+        if isinstance(message, AIMessage):
+            found.update((call["name"], True) for call in message.tool_calls)
+        elif isinstance(message, ToolMessage) and message.status == "error":
+            found[message.name or ""] = False
+    return found
+
+
 def paired(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
     """The messages with exactly one answer directly after each tool call, and no answer without a call."""
     answers: dict[str, list[ToolMessage]] = {}  # in order: some servers use an id again

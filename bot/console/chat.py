@@ -129,8 +129,10 @@ class Chat:
     async def _answer(self, message: Message) -> None:
         crash("inbox.received")
         with self._console.status("thinking…") if self._console.is_terminal else nullcontext():
-            said = await self._assistant.answer(message.text, message.caller())
+            said = await self._assistant.answer(message.text, caller := message.caller())
         self._notifier.say(said)
+        self.failed -= {tool for tool, good in caller.outcomes.items() if good}
+        self.failed |= {tool for tool, good in caller.outcomes.items() if not good}
         await self._app.store.answered(message.team, message.event_id)
 
     # -- commands -------------------------------------------------------------------------------------------------

@@ -103,6 +103,19 @@ def test_a_failed_training_is_told_in_the_trainers_words(tmp_path: Path) -> None
     assert "The data is missing: put it there." in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["train digits for 2 epochs", "compare 1 and 7", "thanks"], 1),
+        (["train digits for 9999 epochs", "list jobs", "train digits for 2 epochs"], 0),
+    ],
+)
+def test_a_script_can_tell_that_what_it_asked_for_was_refused(tmp_path: Path, lines: list[str], status: int) -> None:
+    program, _ = install(tmp_path)
+    done = chat(tmp_path, program, lines)
+    assert done.returncode == status, done.stdout + done.stderr
+
+
 def test_what_a_crash_cut_off_is_answered_by_the_next_start_once(tmp_path: Path) -> None:
     program, ledger = install(tmp_path)
     code = "from tools import crashpoints as c; c.arm('inbox.received'); from bot.__main__ import main; main(['chat'])"
