@@ -8,13 +8,12 @@ when.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Refused
+from bot.core.intervals import charged, closed, is_recorded
 from bot.core.job import Act, Job, JobPhase, Step, next_step, remedy
 from bot.core.policy import check_start
 from bot.core.proposal import Proposal, Verdict
@@ -23,7 +22,6 @@ from bot.policies import Policies
 from bot.store.reading import OpenJob
 from bot.store.store import Store
 from bot.store.writing import Writing
-from tools.cost import Interval
 from tools.crashpoints import crash
 from tools.engines.base import Engine, EngineRefused, Observation, Standing, Submission
 from tools.progress import Progress
@@ -60,7 +58,7 @@ class Steps:
         observed = await self._engine.observe(job.name)
         return (
             next_step(job, observed, now).act in (Act.PROGRESS, Act.WAIT)
-            and _recorded(job, observed)
+            and is_recorded(job.intervals, observed.attempts)
             and observed.waiting in ("", found.trouble)
             and (job.phase is not JobPhase.RUNNING or self._saved.get(job.name) == observed.progress)
         )
@@ -149,7 +147,7 @@ class Steps:
 
     async def _start(self, job: Job, observed: Observation, step: Step) -> bool:
         proposal = await self._proposal(job)
-        intervals = _intervals(job, observed, proposal)
+        intervals = charged(job.intervals, observed.attempts, proposal.offer)
         after = job.changed(phase=JobPhase.RUNNING, started_at=intervals[0].started_at, intervals=intervals)
 
         def commit(writing: Writing) -> None:
@@ -161,7 +159,7 @@ class Steps:
         return observed.standing is Standing.ENDED
 
     async def _progress(self, job: Job, observed: Observation, step: Step) -> bool:
-        intervals = _intervals(job, observed, await self._proposal(job))
+        intervals = charged(job.intervals, observed.attempts, (await self._proposal(job)).offer)
         if intervals != job.intervals:
             await self._record(job, "attempt", intervals=intervals)
             return True
@@ -184,7 +182,7 @@ class Steps:
         intervals = job.intervals
         proposal = await self._proposal(job)
         if observed.attempts and observed.uid == job.uid and job.phase is not JobPhase.QUEUED:
-            intervals = _intervals(job, observed, proposal)
+            intervals = charged(job.intervals, observed.attempts, proposal.offer)
         phase = step.phase
         helps = remedy(job, proposal.offer.spec, observed) if phase is not JobPhase.SUCCEEDED else {}
         crash("finish.before_commit")
@@ -195,7 +193,7 @@ class Steps:
                 reason=step.reason,
                 finished_at=writing.now,
                 metrics=dict(observed.progress.result) if phase is JobPhase.SUCCEEDED else {},
-                intervals=tuple(_closed(interval, writing.now) for interval in intervals),
+                intervals=tuple(closed(interval, writing.now) for interval in intervals),
             )
             writing.save_progress(job, observed.progress)
             writing.move(job, after, kind=phase.value, actor=job.cancel_by or "signalbox")
@@ -257,52 +255,3 @@ class Steps:
 def _kind(trouble: str) -> str:
     """What a sentence says before its details."""
     return trouble.partition(":")[0].rstrip(".")
-
-
-def _intervals(job: Job, observed: Observation, proposal: Proposal) -> tuple[Interval, ...]:
-    """The engine's attempts as intervals at the approved rates. Times before the bot's own restart are as observed.
-
-    Each node's attempts are its own. What was recorded and cannot be observed any more (a drained node took its pod
-    along) was held all the same: it stays, and ended at the latest when the next in its place began.
-    """
-    offer = proposal.offer
-    seen = [
-        Interval(
-            attempt=attempt.number,
-            started_at=attempt.started_at,
-            ended_at=attempt.ended_at,
-            resources=offer.resources.each,
-            rate_version=offer.rate_version,
-            hourly=offer.hourly.shared(offer.resources.nodes),
-            estimated=attempt.estimated,
-        )
-        for attempt in observed.attempts
-    ]
-    began = Counter(interval.started_at for interval in seen)
-    known = []
-    for interval in job.intervals:
-        if began[interval.started_at]:
-            began[interval.started_at] -= 1
-        else:
-            known.append(interval)
-    found = sorted((*known, *seen), key=lambda interval: interval.started_at)
-    made = []
-    for number, interval in enumerate(found, 1):
-        after = number - 1 + offer.resources.nodes
-        later = found[after].started_at if after < len(found) else None
-        ended = _closed(interval, later) if later and interval in known else interval
-        made.append(replace(ended, attempt=number))
-    return tuple(made)
-
-
-def _recorded(job: Job, observed: Observation) -> bool:
-    """Whether every attempt that can be seen has its interval."""
-    seen = Counter((one.started_at, one.ended_at, one.estimated) for one in observed.attempts)
-    return seen <= Counter((one.started_at, one.ended_at, one.estimated) for one in job.intervals)
-
-
-def _closed(interval: Interval, now: datetime) -> Interval:
-    """An interval whose end nobody saw ends now, marked as estimated."""
-    if interval.ended_at is not None:
-        return interval
-    return replace(interval, ended_at=max(now, interval.started_at), estimated=True)

@@ -45,7 +45,7 @@ class FakeEngine:
         return "fake: on request"
 
     def resources(self, spec: TrainingSpec) -> Resources:
-        return Resources(cpu_cores=Decimal(4), gpus=spec.gpus)
+        return Resources(cpu_cores=Decimal(4), gpus=spec.gpus, nodes=spec.machines)
 
     def render(self, spec: TrainingSpec) -> dict[str, Any]:
         return {"engine": "fake", "command": ["train", *spec.argv()]}
