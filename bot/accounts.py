@@ -9,7 +9,7 @@ from datetime import datetime
 from bot.core.periods import Period
 from bot.store.spending import Spent
 from bot.store.store import Store
-from tools.cost import Amount
+from tools.cost import Amount, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,13 @@ def spend_of(spent: list[Spent], period: Period) -> Spend:
         total=sum((one.amount for one in spent), start=Amount()),
         by_requester=_by(spent, lambda one: one.requester),
         by_recipe=_by(spent, lambda one: one.recipe),
-        by_device=_by(spent, lambda one: one.resources.gpu_product or ("GPU" if one.resources.gpus else "CPU")),
+        by_device=_by(spent, lambda one: _device(one.resources)),
     )
+
+
+def _device(held: Resources) -> str:
+    name = held.gpu_product or ("GPU" if held.gpus else "CPU")
+    return f"{name} spot" if held.spot else name
 
 
 def _by(spent: list[Spent], key: Callable[[Spent], str]) -> tuple[tuple[str, Amount], ...]:

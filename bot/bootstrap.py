@@ -31,10 +31,10 @@ from bot.runs import TrackedRuns
 from bot.settings import SOURCE, Settings
 from bot.store.database import Database
 from bot.store.store import Store
-from tools.cost import RateCard, RatesError
 from tools.engines.base import Engine
 from tools.engines.gpus import detect
 from tools.engines.local import LocalEngine
+from tools.rates import RateCard, RatesError
 from tools.tracking import Tracking
 
 if TYPE_CHECKING:

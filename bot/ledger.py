@@ -20,8 +20,8 @@ from tools.cost import clip
 
 COLUMNS = (
     *("team", "channel", "proposal", "job", "phase", "requester", "recipe", "attempt", "started_at", "ended_at"),
-    *("seconds", "cpu_cores", "gpus", "gpu_product", "memory_gib", "rate_version", "dollars_per_hour", "dollars"),
-    *("unpriced", "estimated", "final"),
+    *("seconds", "cpu_cores", "gpus", "gpu_product", "spot", "memory_gib", "rate_version", "dollars_per_hour"),
+    *("dollars", "unpriced", "estimated", "final"),
 )
 
 
@@ -47,6 +47,7 @@ def _line(charge: Charge, window: Period, now: datetime) -> dict[str, Any]:
         "ended_at": instant(ended),
         "seconds": f"{max(0.0, (ended - begun).total_seconds()):.6f}",
         **{name: resources[name] for name in ("cpu_cores", "gpus", "gpu_product", "memory_gib")},
+        "spot": interval.resources.spot,
         "rate_version": interval.rate_version,
         "dollars_per_hour": str(interval.hourly.dollars),
         "dollars": str(clip(interval, window.start, window.end, now).dollars),

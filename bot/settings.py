@@ -156,7 +156,7 @@ class Settings(BaseSettings):
     gpu_product: str | None = Field(
         default=None,
         alias="SIGNALBOX_GPU_PRODUCT",
-        description="the GPUs to take, as the node label nvidia.com/gpu.product has it; default any, at the rate `any`",
+        description="the GPUs to take, by the node label nvidia.com/gpu.product; default any, priced as the dearest",
     )
     cluster_cpu_cores: Decimal = Field(
         default=Decimal(4), gt=0, alias="SIGNALBOX_CLUSTER_CPU_CORES", description="cores that a training gets"

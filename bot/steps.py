@@ -22,6 +22,7 @@ from bot.policies import Policies
 from bot.store.reading import OpenJob
 from bot.store.store import Store
 from bot.store.writing import Writing
+from tools.cost import Interval
 from tools.crashpoints import crash
 from tools.engines.base import Engine, EngineRefused, Observation, Standing, Submission
 from tools.progress import Progress
@@ -147,7 +148,7 @@ class Steps:
 
     async def _start(self, job: Job, observed: Observation, step: Step) -> bool:
         proposal = await self._proposal(job)
-        intervals = charged(job.intervals, observed.attempts, proposal.offer)
+        intervals = self._charged(job, observed, proposal)
         after = job.changed(phase=JobPhase.RUNNING, started_at=intervals[0].started_at, intervals=intervals)
 
         def commit(writing: Writing) -> None:
@@ -159,7 +160,7 @@ class Steps:
         return observed.standing is Standing.ENDED
 
     async def _progress(self, job: Job, observed: Observation, step: Step) -> bool:
-        intervals = charged(job.intervals, observed.attempts, (await self._proposal(job)).offer)
+        intervals = self._charged(job, observed, await self._proposal(job))
         if intervals != job.intervals:
             await self._record(job, "attempt", intervals=intervals)
             return True
@@ -182,7 +183,7 @@ class Steps:
         intervals = job.intervals
         proposal = await self._proposal(job)
         if observed.attempts and observed.uid == job.uid and job.phase is not JobPhase.QUEUED:
-            intervals = charged(job.intervals, observed.attempts, proposal.offer)
+            intervals = self._charged(job, observed, proposal)
         phase = step.phase
         helps = remedy(job, proposal.offer.spec, observed) if phase is not JobPhase.SUCCEEDED else {}
         crash("finish.before_commit")
@@ -228,6 +229,10 @@ class Steps:
             if told:
                 await self._notifier.progress(job, observed.progress)
             self._wake()
+
+    def _charged(self, job: Job, observed: Observation, proposal: Proposal) -> tuple[Interval, ...]:
+        offer = proposal.offer
+        return charged(job.intervals, observed.attempts, offer, self._pricing.rates_of(offer))
 
     async def _record(self, job: Job, kind: str, **changes: object) -> None:
         after = job.changed(**changes)

@@ -22,7 +22,7 @@ from bot.store.database import Database
 from bot.store.store import Store
 from tests.fakes.engine import FakeEngine
 from tests.fakes.surface import FakeRuns, FakeSurface
-from tools.cost import RateCard
+from tools.rates import RateCard
 from tools.spec import parse_spec
 
 TEAM, CHANNEL = "local", "terminal"

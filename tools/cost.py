@@ -2,7 +2,7 @@
 
 Two values that never mix: an `Estimate` speaks before anything runs (P50/P90 from history, and always the hard
 ceiling), an `Actual` comes from recorded intervals alone. What has no rate is named in `Amount.unpriced` and
-is never taken as zero dollars. docs/cost-model.md explains the formulae.
+is never taken as zero dollars. `tools.rates` says what an hour costs, docs/cost-model.md explains the formulae.
 """
 
 from __future__ import annotations
@@ -14,28 +14,25 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-
 from tools.spec import TrainingSpec
 
 HOUR = Decimal(3600)
 MIN_HISTORY = 5  # finished jobs of one key before P50/P90 are given
-ANY_GPU = "any"
-
-
-class RatesError(ValueError):
-    """The rates file cannot be read. The message names the place and what is expected there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a job holds while it runs, as it is charged: CPU cores, GPUs of one product, memory in GiB, on each node."""
+    """What a job holds while it runs, as it is charged: CPU cores, GPUs of one product, memory in GiB, on each node.
+
+    `gpu_product` is None where any may be taken; `spot`: on a machine that may be taken away.
+    """
 
     cpu_cores: Decimal
     gpus: int = 0
     gpu_product: str | None = None
     memory_gib: Decimal = Decimal(0)
     nodes: int = 1
+    spot: bool = False
 
     @property
     def each(self) -> Resources:
@@ -50,6 +47,7 @@ class Resources:
             "gpu_product": self.gpu_product,
             "memory_gib": str(self.memory_gib),
             **({"nodes": self.nodes} if self.nodes > 1 else {}),
+            **({"spot": True} if self.spot else {}),
         }
 
     @classmethod
@@ -61,6 +59,7 @@ class Resources:
             gpu_product=document["gpu_product"],
             memory_gib=Decimal(document["memory_gib"]),
             nodes=int(document.get("nodes", 1)),
+            spot=bool(document.get("spot", False)),
         )
 
 
@@ -97,62 +96,6 @@ class Amount:
             return dollars(self.dollars)
         missing = f"unpriced: {', '.join(self.unpriced)}"
         return f"{dollars(self.dollars)} + {missing}" if self.dollars else missing
-
-
-class Rates(BaseModel):
-    """One version of the rate card: dollars an hour for each resource; None where there is no rate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: str = Field(min_length=1, max_length=40)
-    effective_from: AwareDatetime
-    cpu_core_hour: Decimal | None = Field(default=None, ge=0)
-    memory_gib_hour: Decimal | None = Field(default=None, ge=0)
-    gpu_hour: dict[str, Decimal] = Field(default_factory=dict)
-
-    def hourly(self, resources: Resources) -> Amount:
-        """What these resources cost an hour. A GPU's rate includes the cores and memory of its host."""
-        if resources.nodes > 1:
-            return self.hourly(resources.each).times(Decimal(resources.nodes))
-        if resources.gpus:
-            product = resources.gpu_product or ANY_GPU
-            rate = self.gpu_hour.get(product, self.gpu_hour.get(ANY_GPU))
-            return _charge(f"GPU {product}", Decimal(resources.gpus), rate)
-        return _charge("CPU core", resources.cpu_cores, self.cpu_core_hour) + _charge(
-            "memory", resources.memory_gib, self.memory_gib_hour
-        )
-
-
-class RateCard(BaseModel):
-    """All versions of the rates, oldest first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    currency: str = "USD"
-    versions: tuple[Rates, ...] = Field(min_length=1)
-
-    @classmethod
-    def parse(cls, document: object) -> Self:
-        """The rate card from a parsed YAML or JSON document; `RatesError` names the first thing that is wrong."""
-        try:
-            card = cls.model_validate(document)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the document"
-            raise RatesError(f"{place}: {first['msg']}") from error
-        names = [rates.version for rates in card.versions]
-        if len(set(names)) < len(names):
-            raise RatesError("versions: two versions have the same name; give each its own.")
-        return card.model_copy(update={"versions": tuple(sorted(card.versions, key=lambda one: one.effective_from))})
-
-    def at(self, when: datetime) -> Rates:
-        """The version in force at `when`; before the first one, the first."""
-        in_force = [rates for rates in self.versions if rates.effective_from <= when]
-        return in_force[-1] if in_force else self.versions[0]
-
-    def version(self, name: str) -> Rates | None:
-        """The version of that name, or None if the file no longer has it."""
-        return next((rates for rates in self.versions if rates.version == name), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +154,7 @@ class Interval:
     ended_at: datetime | None
     resources: Resources
     rate_version: str
-    hourly: Amount  # snapshot of the approved rates, so that a changed file never changes a past cost
+    hourly: Amount  # snapshot, so that a changed file never changes a past cost
     estimated: bool = False
 
     def seconds(self, now: datetime) -> Decimal:
@@ -229,12 +172,11 @@ class Actual:
     estimated: bool  # True if any end was repaired rather than observed
 
 
-def estimate(spec: TrainingSpec, resources: Resources, rates: Rates, history: Sequence[PastRun]) -> Estimate:
-    """Ceiling = maximum runtime × rate, always; P50/P90 from at least five runs of the narrowest key that has them.
+def estimate(spec: TrainingSpec, resources: Resources, hourly: Amount, history: Sequence[PastRun]) -> Estimate:
+    """Ceiling = maximum runtime × `hourly`, always; P50/P90 from at least five runs of the narrowest key that has them.
 
     Durations are normalised to seconds an epoch, except under the narrowest key, where the epochs are equal.
     """
-    hourly = rates.hourly(resources)
     limit = Decimal(spec.max_runtime_minutes * 60)
     ceiling = hourly.times(limit / HOUR)
     for basis, key in _KEYS:
@@ -290,12 +232,6 @@ def dollars(amount: Decimal) -> str:
     if abs(amount) < Decimal("0.0001"):
         return "less than $0.0001"
     return f"${amount:.2f}" if amount == round(amount, 2) else f"${amount:.4f}"
-
-
-def _charge(name: str, quantity: Decimal, rate: Decimal | None) -> Amount:
-    if quantity == 0:
-        return Amount()
-    return Amount(unpriced=(name,)) if rate is None else Amount(dollars=quantity * rate)
 
 
 def _seconds(span: Any) -> Decimal:

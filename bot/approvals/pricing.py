@@ -11,8 +11,9 @@ from bot.core.policy import Budget, Policy
 from bot.core.proposal import Offer
 from bot.store.spending import Spending
 from bot.store.store import Store
-from tools.cost import RateCard, estimate
+from tools.cost import estimate
 from tools.engines.base import Engine, EngineRefused, EngineUnavailable
+from tools.rates import RateCard, Rates
 from tools.spec import TrainingSpec
 
 
@@ -36,14 +37,20 @@ class Pricing:
         except EngineUnavailable as error:
             raise Unavailable(str(error)) from error
         rates = self._rates.at(now)
+        hourly = rates.hourly(resources)
         return Offer(
             spec=spec,
             manifest=manifest,
             resources=resources,
             rate_version=rates.version,
-            hourly=rates.hourly(resources),
-            estimate=estimate(spec, resources, rates, await self._store.history()),
+            hourly=hourly,
+            estimate=estimate(spec, resources, hourly, await self._store.history()),
         )
+
+    def rates_of(self, offer: Offer) -> Rates | None:
+        """The rates that it was approved at; None if the file has them no more, or says otherwise by now."""
+        rates = self._rates.version(offer.rate_version)
+        return rates if rates is not None and rates.hourly(offer.resources) == offer.hourly else None
 
     def month(self, now: datetime) -> Period:
         """The calendar month that budgets are kept for."""

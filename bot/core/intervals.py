@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from bot.core.proposal import Offer
-from tools.cost import Interval
-from tools.engines.base import Attempt
+from tools.cost import Interval, Resources
+from tools.engines.base import Attempt, Machine
+from tools.rates import Rates
 
 # How a recorded interval is known to be an attempt that is seen, the surest first: one that has ended, one that runs on
 # or ended meanwhile, one whose end is known better now. Two nodes may begin in the same second.
@@ -22,25 +23,17 @@ _SAME: tuple[Callable[[Interval, Attempt], bool], ...] = (
 )
 
 
-def charged(recorded: Sequence[Interval], attempts: Sequence[Attempt], offer: Offer) -> tuple[Interval, ...]:
-    """The attempts as intervals at the approved rates. Times before the bot's own restart are as observed.
+def charged(
+    recorded: Sequence[Interval], attempts: Sequence[Attempt], offer: Offer, rates: Rates | None
+) -> tuple[Interval, ...]:
+    """The attempts as intervals at the approved `rates` (None: these are not to be had any more).
 
-    Each node's attempts are its own. What was recorded and cannot be observed any more (a drained node took its pod
-    along) was held all the same: it stays, and ended at the latest when another began in its place.
+    Times before the bot's own restart are as observed. Each node's attempts are its own. What was recorded and cannot
+    be observed any more (a drained node took its pod along) was held all the same: it stays, and ended at the latest
+    when another began in its place.
     """
-    _, unseen = _paired(recorded, attempts)
-    seen = [
-        Interval(
-            attempt=attempt.number,
-            started_at=attempt.started_at,
-            ended_at=attempt.ended_at,
-            resources=offer.resources.each,
-            rate_version=offer.rate_version,
-            hourly=offer.hourly.shared(offer.resources.nodes),
-            estimated=attempt.estimated,
-        )
-        for attempt in attempts
-    ]
+    known, unseen = _paired(recorded, attempts)
+    seen = [_interval(held, attempt, offer, rates) for held, attempt in zip(known, attempts, strict=True)]
     found = sorted((*seen, *unseen), key=lambda interval: interval.started_at)
     return tuple(replace(one, attempt=number) for number, one in enumerate(_replaced(found, unseen, offer), 1))
 
@@ -49,7 +42,9 @@ def is_recorded(recorded: Sequence[Interval], attempts: Sequence[Attempt]) -> bo
     """Whether every attempt has its interval, as it is seen."""
     known, _ = _paired(recorded, attempts)
     return all(
-        held is not None and (held.ended_at, held.estimated) == (attempt.ended_at, attempt.estimated)
+        held is not None
+        and (held.ended_at, held.estimated) == (attempt.ended_at, attempt.estimated)
+        and _may_be_on(attempt.machine, held.resources)
         for held, attempt in zip(known, attempts, strict=True)
     )
 
@@ -61,14 +56,50 @@ def closed(interval: Interval, now: datetime) -> Interval:
     return replace(interval, ended_at=max(now, interval.started_at), estimated=True)
 
 
+def _interval(held: Interval | None, seen: Attempt, offer: Offer, rates: Rates | None) -> Interval:
+    """An attempt at the price of its machine; at the approved one where that is what was approved, or nobody knows.
+
+    `held`: as it is recorded, whose price stays as long as nothing else is seen.
+    """
+    approved = offer.resources.each
+    resources = _on(seen.machine, held.resources if held is not None else approved)
+    if held is not None and held.resources == resources:
+        hourly = held.hourly
+    elif rates is None or resources == approved:
+        hourly = offer.hourly.shared(offer.resources.nodes)
+    else:
+        hourly = rates.hourly(resources)
+    return Interval(
+        attempt=seen.number,
+        started_at=seen.started_at,
+        ended_at=seen.ended_at,
+        resources=resources,
+        rate_version=offer.rate_version,
+        hourly=hourly,
+        estimated=seen.estimated,
+    )
+
+
+def _on(machine: Machine, resources: Resources) -> Resources:
+    """The same on that machine; what is not known of it stays as it was approved, or seen before."""
+    product = (machine.gpu_product or resources.gpu_product) if resources.gpus else None
+    spot = resources.spot if machine.spot is None else machine.spot
+    return replace(resources, gpu_product=product, spot=spot)
+
+
+def _may_be_on(machine: Machine, resources: Resources) -> bool:
+    return _on(machine, resources) == resources
+
+
 def _paired(recorded: Sequence[Interval], attempts: Sequence[Attempt]) -> tuple[list[Interval | None], list[Interval]]:
-    """The interval of each attempt, and those that are none's."""
+    """The interval of each attempt, on its own machine if there is a choice, and those that are none's."""
     left = list(recorded)
     known: list[Interval | None] = [None] * len(attempts)
     for same in _SAME:
         for place, seen in enumerate(attempts):
-            alike = (held for held in left if held.started_at == seen.started_at and same(held, seen))
-            if known[place] is None and (held := next(alike, None)) is not None:
+            alike = [held for held in left if held.started_at == seen.started_at and same(held, seen)]
+            if known[place] is None and alike:
+                held = next((one for one in alike if _may_be_on(seen.machine, one.resources)), alike[0])
                 known[place] = held
                 left.remove(held)
     return known, left

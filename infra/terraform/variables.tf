@@ -54,6 +54,11 @@ variable "rates" {
     cpu_core_hour   = string
     memory_gib_hour = string
     gpu_hour        = map(string)
+    spot = optional(object({
+      cpu_core_hour   = optional(string)
+      memory_gib_hour = optional(string)
+      gpu_hour        = optional(map(string), {})
+    }), {})
   }))
   default = [{
     version         = "2026-01"

@@ -26,11 +26,11 @@ from tests.fakes.kubernetes import Cluster
 from tests.fakes.kubernetes.kinds import JOBS
 from tests.fakes.kubernetes.store import Change
 from tests.world import World
-from tools.cost import RateCard
 from tools.engines.base import Submission
 from tools.engines.kubernetes import manifest
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.rates import RateCard
 from tools.spec import parse_spec
 
 NAMESPACE = "training"

@@ -11,7 +11,8 @@ from pathlib import Path
 from bot.core.job import Job
 from bot.store.audit import verify
 from tests.world import Bot, World
-from tools.engines.base import Attempt
+from tools.engines.base import Attempt, Machine
+from tools.rates import RateCard
 
 Minutes = tuple[int, float | None]  # of a beginning and an end, after the training's start
 
@@ -25,11 +26,16 @@ async def running(bot: Bot, nodes: int) -> Job:
     return found.job
 
 
-async def looked(bot: Bot, job: Job, attempts: Sequence[Minutes]) -> Job:
-    """The job after a look at these attempts; another look writes nothing more."""
+async def looked(bot: Bot, job: Job, attempts: Sequence[Minutes], spot: Sequence[bool | None] = ()) -> Job:
+    """The job after a look at these attempts, on such machines; another look writes nothing more."""
     zero = job.intervals[0].started_at
     shown = tuple(
-        Attempt(number=number, started_at=zero + timedelta(minutes=begun), ended_at=later(zero, ended))
+        Attempt(
+            number=number,
+            started_at=zero + timedelta(minutes=begun),
+            ended_at=later(zero, ended),
+            machine=Machine(spot=spot[number - 1] if spot else None),
+        )
         for number, (begun, ended) in enumerate(attempts, 1)
     )
     engine = bot.world.engine
@@ -80,3 +86,21 @@ async def test_a_pod_that_was_replaced_unseen_is_charged_until_the_next_began(tm
             world.engine.finish()
             await bot.reconciler.tick()
         assert (await verify(bot.store)).whole
+
+
+async def test_nodes_that_began_together_are_charged_each_for_its_own_machine(tmp_path: Path) -> None:
+    """Also when one has ended, and its node cannot be asked any more; nothing is written for what was known once."""
+    prices = {"cpu_core_hour": "0.05", "spot": {"cpu_core_hour": "0.02"}}
+    rates = RateCard.parse({"versions": [{"version": "r1", "effective_from": "2026-01-01T00:00:00Z", **prices}]})
+    async with World(url=f"sqlite:///{tmp_path / 'held.db'}", rates=rates).bot() as bot:
+        job = await running(bot, 2)
+        both: list[Minutes] = [(0, None), (0, None)]
+        known = await looked(bot, job, both, [True, False])
+        assert [str(one.hourly) for one in known.intervals] == ["$0.08", "$0.20"]
+        assert await looked(bot, job, both) == known, "an answer that is missing for a while changes nothing"
+        assert await looked(bot, job, [*reversed(both)], [False, True]) == known
+        ended = await looked(bot, job, [(0, 5), (0, None)], [None, False])
+        assert [(one.ended_at is None, str(one.hourly)) for one in ended.intervals] == [
+            (False, "$0.08"),
+            (True, "$0.20"),
+        ]

@@ -18,10 +18,11 @@ from bot.store.reading import OpenJob
 from tests.fakes.kubernetes import Cluster
 from tests.fakes.kubernetes.kinds import JOBS
 from tests.world import Bot, World
-from tools.cost import RateCard, actual
+from tools.cost import actual
 from tools.engines.kubernetes import connection
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.rates import RateCard
 
 RATES = {"version": "r1", "effective_from": "2026-01-01T00:00:00Z", "cpu_core_hour": "0.05", "memory_gib_hour": "0.01"}
 

@@ -10,10 +10,10 @@ from bot.settings import Settings
 from tests.fakes.kubernetes import KubernetesServer
 from tests.integration.test_kubernetes_engine import now
 from tests.world import World
-from tools.cost import RateCard
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
 from tools.engines.local import LocalEngine
+from tools.rates import RateCard
 
 RATES = {"version": "r1", "effective_from": "2026-01-01T00:00:00Z", "cpu_core_hour": "0.05", "memory_gib_hour": "0.01"}
 

@@ -15,10 +15,10 @@ from tests.fakes.kubernetes import Cluster
 from tests.fakes.kubernetes.kinds import JOBS
 from tests.integration.test_kubernetes_faults import RATES, Place
 from tests.world import World
-from tools.cost import RateCard
 from tools.engines.base import EngineRefused, EngineUnavailable
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import QUEUE, ClusterSettings
+from tools.rates import RateCard
 from tools.spec import parse_spec
 
 AUTO = ClusterSettings(namespace="training", queue="training", auto=True)

@@ -22,11 +22,11 @@ from tests.fakes.kubernetes.kinds import JOBS, PODS
 from tests.fakes.kubernetes.trainer import RUNTIMES, Trainer, runtime
 from tests.integration.test_kubernetes_faults import RATES, Place, dollars
 from tests.world import World, hand
-from tools.cost import RateCard
 from tools.engines.base import EngineRefused, EngineUnavailable, NameTaken, Standing, Submission
 from tools.engines.kubernetes import reflector
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
+from tools.rates import RateCard
 from tools.spec import parse_spec
 
 SETTINGS = ClusterSettings(namespace="training", runtime="torch")

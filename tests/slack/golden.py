@@ -31,9 +31,9 @@ from bot.core.proposal import Proposal, Verdict
 from bot.slack import blocks, conversation, digest_blocks, home, modals, text
 from tests.slack import pictures
 from tests.world import Bot, Clock, FixedPolicy, World
-from tools.cost import RateCard
 from tools.engines.base import Standing
 from tools.progress import Progress
+from tools.rates import RateCard
 from tools.spec import parse_spec
 
 Json = dict[str, Any]

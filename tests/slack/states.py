@@ -17,8 +17,9 @@ from bot.core.policy import Budget, Policy
 from bot.core.proposal import Offer, Proposal, ProposalState, Verdict, Vote, proposal_id
 from bot.digests import Digest, Outcome
 from tests.world import RATES
-from tools.cost import Amount, Interval, PastRun, RateCard, Resources, actual, estimate
+from tools.cost import Amount, Interval, PastRun, Resources, actual, estimate
 from tools.progress import Progress
+from tools.rates import RateCard
 from tools.spec import TrainingSpec, parse_spec
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -55,6 +56,7 @@ def offer(recipe: str = "digits", *, rates: RateCard = RATES, known: bool = True
     spec = parse_spec(recipe, parameters)
     product = "H100" if spec.gpus else None
     resources = Resources(cpu_cores=Decimal(4), gpus=spec.gpus, gpu_product=product)
+    hourly = rates.at(NOW).hourly(resources)
     manifest: dict[str, Any] = {"engine": "local", "command": ["python", "-m", spec.module, *spec.argv()]}
     if spec.gpus:
         manifest |= {
@@ -67,8 +69,8 @@ def offer(recipe: str = "digits", *, rates: RateCard = RATES, known: bool = True
         manifest=manifest | {"max_runtime_seconds": spec.max_runtime_minutes * 60},
         resources=resources,
         rate_version=rates.at(NOW).version,
-        hourly=rates.at(NOW).hourly(resources),
-        estimate=estimate(spec, resources, rates.at(NOW), history(spec, product) if known else []),
+        hourly=hourly,
+        estimate=estimate(spec, resources, hourly, history(spec, product) if known else []),
     )
 
 

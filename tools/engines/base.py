@@ -59,6 +59,14 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What an attempt runs on, as far as it decides the price; None where that is not known, or not known yet."""
+
+    gpu_product: str | None = None
+    spot: bool | None = None  # whether it may be taken away
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One hold on resources. `ended_at` is None while it lasts; `estimated`: its end was not seen."""
 
@@ -66,6 +74,7 @@ class Attempt:
     started_at: datetime
     ended_at: datetime | None = None
     estimated: bool = False
+    machine: Machine = field(default_factory=Machine)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from tools.engines.kubernetes import manifest, reading, trainjob
 from tools.engines.kubernetes.connection import Connection, Problem, Unreachable, translated
 from tools.engines.kubernetes.forms import JOB, TRAIN_JOB, Form, belongs
 from tools.engines.kubernetes.logs import LOOK_SECONDS, Logs
+from tools.engines.kubernetes.machines import Machines
 from tools.engines.kubernetes.manifest import (
     CANCELLED,
     DIGEST,
@@ -76,6 +77,7 @@ class KubernetesEngine:
         self._logs = Logs(self._connection, settings.namespace, look_seconds)
         self.reflector = Reflector(self._connection, settings.namespace, manifest.SELECTOR)
         self._places = Places(self._connection, settings.namespace, self.reflector.pods)
+        self._machines = Machines(self._connection, settings.product_label)
 
     async def __aenter__(self) -> Self:
         return self
@@ -267,8 +269,9 @@ class KubernetesEngine:
                 job, pods, events = await self._asked(name)
             if job is None:
                 return Observation(standing=Standing.ABSENT)
-            place = await self._places.of(job, [pod for pod in pods if belongs(pod, job)])
-            return reading.observation(job, pods, events, await self._progress(job, pods), place)
+            pods = [pod for pod in pods if belongs(pod, job)]
+            place, machines = await self._places.of(job, pods), await self._machines.of(pods)
+            return reading.observation(job, pods, events, await self._progress(job, pods), place, machines)
 
     async def _streamed(self, form: Form, job: Raw) -> list[Raw] | None:
         """Its pods as their stream tells them. None if the Job is over and its pods seem not to be, even a bit later:

@@ -65,6 +65,11 @@ class ClusterSettings:
     tracking_uri: str = ""  # where trainings log; it must be reached from the pods
 
     @property
+    def product_label(self) -> str:
+        """The label by which a node tells what GPUs it has."""
+        return f"{self.gpu_resource}.product"
+
+    @property
     def cpu(self) -> str:
         return f"{int(self.cpu_cores * 1000)}m"
 
@@ -179,7 +184,7 @@ def _pod(spec: TrainingSpec, settings: ClusterSettings, grace: int) -> dict[str,
     if spec.gpus:
         pod["tolerations"] = [{"key": settings.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}]
         if settings.gpu_product:
-            pod["nodeSelector"] = {f"{settings.gpu_resource}.product": settings.gpu_product}
+            pod["nodeSelector"] = {settings.product_label: settings.gpu_product}
     return pod
 
 

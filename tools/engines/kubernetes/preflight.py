@@ -96,7 +96,7 @@ async def several(spec: TrainingSpec, settings: ClusterSettings, connection: Con
                 f"The runtime {found.name} does not mount the PersistentVolumeClaim {claim} at {folder}. "
                 "Add it to the runtime, where a TrainJob's volumes come from."
             )
-    label = f"{settings.gpu_resource}.product"
+    label = settings.product_label
     if spec.gpus and settings.gpu_product and found.selector.get(label) != settings.gpu_product:
         raise EngineRefused(
             f"The runtime {found.name} does not take GPUs {settings.gpu_product} alone, so what they cost is not "
@@ -142,9 +142,10 @@ async def _gpu(spec: TrainingSpec, settings: ClusterSettings, connection: Connec
     listed = await _read(connection, "/api/v1/nodes")
     if not isinstance(listed, dict):
         return
-    label = f"{settings.gpu_resource}.product"
     with_gpus = [node for node in listed["items"] if _count(node, settings.gpu_resource) >= spec.gpus]
-    products = {str((node["metadata"].get("labels") or {}).get(label) or "unnamed") for node in with_gpus}
+    products = {
+        str((node["metadata"].get("labels") or {}).get(settings.product_label) or "unnamed") for node in with_gpus
+    }
     if not with_gpus:
         raise EngineRefused(f"No node of the cluster has {spec.gpus} GPU(s). Ask for it on CPU cores: no gpu.")
     if len(with_gpus) < spec.machines:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from tools.engines.base import Attempt, Observation, Standing, StopReason
+from tools.engines.base import Attempt, Machine, Observation, Standing, StopReason
 from tools.engines.kubernetes.forms import TRAIN_JOB, belongs, form_of, leads, limits, nodes
 from tools.engines.kubernetes.manifest import CANCELLED, CONTAINER, DIGEST, OUTPUT, RELEASED, TIME_LIMIT
 from tools.engines.kubernetes.waiting import GONE_AT, clean, waiting
@@ -34,11 +34,21 @@ class _Held:
     ended_at: datetime | None
     estimated: bool
 
+    @property
+    def node(self) -> str:
+        return str((self.pod.get("spec") or {}).get("nodeName") or "")
+
 
 def observation(
-    job: Raw | None, pods: Iterable[Raw], events: Iterable[Raw], progress: Progress, place: str = ""
+    job: Raw | None,
+    pods: Iterable[Raw],
+    events: Iterable[Raw],
+    progress: Progress,
+    place: str = "",
+    machines: Mapping[str, Machine] | None = None,
 ) -> Observation:
-    """What is there now. `progress` is what the newest pod's log told, `place` where it stands in line."""
+    """What is there now. `progress` is what the newest pod's log told, `place` where it stands in line, `machines` what
+    is known of the nodes, by name."""
     if job is None:
         return Observation(standing=Standing.ABSENT)
     mine = [pod for pod in pods if belongs(pod, job)]
@@ -49,7 +59,13 @@ def observation(
         uid=job["metadata"]["uid"],
         digest=notes_on(job).get(DIGEST),
         attempts=tuple(
-            Attempt(number=number, started_at=one.started_at, ended_at=one.ended_at, estimated=one.estimated)
+            Attempt(
+                number=number,
+                started_at=one.started_at,
+                ended_at=one.ended_at,
+                estimated=one.estimated,
+                machine=(machines or {}).get(one.node, Machine()),
+            )
             for number, one in enumerate(held, 1)
         ),
         progress=progress,

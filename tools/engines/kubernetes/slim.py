@@ -11,7 +11,7 @@ from typing import Any
 SHARED = 1024  # different templates that are remembered at a time
 
 _METADATA = ("name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "annotations")
-_SPEC = ("suspend", "activeDeadlineSeconds", "runtimeRef")
+_SPEC = ("suspend", "activeDeadlineSeconds", "runtimeRef", "nodeName")
 _STATUS = ("phase", "reason", "message")
 _ELSEWHERE = ("apiVersion", "kind", "metadata", "spec", "status")
 _TWICE = frozenset({"controller-uid", "batch.kubernetes.io/controller-uid"})  # labels that repeat the owner's uid
