@@ -25,7 +25,7 @@ from bot.policies import Policies
 from bot.store.spending import Spending, by_channel
 from bot.store.store import EndedJob, Store
 from bot.store.writing import Writing
-from tools.cost import Actual, Estimate, actual, dollars
+from tools.cost import Actual, Estimate, Interval, actual, clip, dollars
 
 CATCH_UP_DAYS = 3  # after downtime, older days are not sent any more
 LOOK_SECONDS = 30
@@ -101,18 +101,26 @@ def lines(digest: Digest, zone: ZoneInfo) -> list[str]:
 
 
 def waste(outcomes: Sequence[Outcome]) -> str:
-    """What brought nothing: by how its job ended, and the attempts before the last of those that succeeded."""
+    """What brought nothing: attempts by why there was another, or how their job ended, and image pulls of the rest."""
     lost: dict[str, Decimal] = {}
     for one in outcomes:
-        succeeded = one.job.phase is JobPhase.SUCCEEDED
-        last = max((held.started_at for held in one.job.intervals), default=None)
-        repeated = [held for held in one.job.intervals if last and held.ended_at and held.ended_at <= last]
-        cost = actual(repeated, one.job.finished_at).amount if succeeded and one.job.finished_at else one.actual.amount
-        part = "attempts that were repeated" if succeeded else one.job.phase.value
-        if not succeeded or repeated:
-            lost[part] = lost.get(part, Decimal(0)) + cost.dollars
+        for held in one.job.intervals:
+            part, until = _lost(one.job, held)
+            if until is not None:
+                lost[part] = lost.get(part, Decimal(0)) + clip(held, held.started_at, until, until).dollars
     parts = [f"{part} {dollars(amount)}" for part, amount in sorted(lost.items()) if amount]
     return f"brought nothing: {dollars(sum(lost.values(), Decimal(0)))} ({', '.join(parts)})" if parts else ""
+
+
+def _lost(job: Job, held: Interval) -> tuple[str, datetime | None]:
+    """Which part of the loss an attempt belongs to, and until when it brought nothing."""
+    succeeded = job.phase is JobPhase.SUCCEEDED
+    last = max(one.started_at for one in job.intervals)
+    if succeeded and (held.ended_at is None or held.ended_at > last):
+        return "image pull", held.began_at
+    if held.preempted:
+        return "preempted", held.ended_at
+    return "attempts that were repeated" if succeeded else job.phase.value, held.ended_at
 
 
 def coverage(outcomes: Sequence[Outcome]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
@@ -156,6 +156,9 @@ class Interval:
     rate_version: str
     hourly: Amount  # snapshot, so that a changed file never changes a past cost
     estimated: bool = False
+    # What it went into, as far as that was seen; written with the next change of the rest, so no change by itself.
+    began_at: datetime | None = field(default=None, compare=False)  # its program; until then its image was pulled
+    preempted: bool = field(default=False, compare=False)  # the cluster took its machine away
 
     def seconds(self, now: datetime) -> Decimal:
         """How long it held its resources, up to `now` if it still does."""

@@ -77,6 +77,8 @@ def _interval(held: Interval | None, seen: Attempt, offer: Offer, rates: Rates |
         rate_version=offer.rate_version,
         hourly=hourly,
         estimated=seen.estimated,
+        began_at=seen.began_at or (held.began_at if held is not None else None),
+        preempted=seen.preempted or (held is not None and held.preempted),
     )
 
 

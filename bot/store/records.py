@@ -96,6 +96,7 @@ def proposal_snapshot(proposal: Proposal) -> dict[str, Any]:
 
 _TOLD_APART = {"phase", "metrics", "team", "channel", "ceiling", "checkpoint_of"}
 _NOT_STATE = {"failures", "retry_at", "trouble", "progress", "remedy"}
+_EXPLAINS = {"began_at", "preempted"}
 _JOB_OWN = tuple(column.name for column in schema.job.columns if column.name not in _TOLD_APART | _NOT_STATE)
 
 
@@ -138,6 +139,8 @@ def interval_values(job: Job, interval: Interval) -> dict[str, Any]:
         "rate_version": interval.rate_version,
         "hourly": canonical_json(interval.hourly.document()),
         "estimated": interval.estimated,
+        "began_at": interval.began_at,
+        "preempted": interval.preempted,
     }
 
 
@@ -166,6 +169,8 @@ def interval_from(row: Row) -> Interval:
         rate_version=row.rate_version,
         hourly=amount_from(row.hourly),
         estimated=row.estimated,
+        began_at=row.began_at,
+        preempted=row.preempted,
     )
 
 
@@ -174,7 +179,11 @@ def job_snapshot(job: Job) -> dict[str, Any]:
     own = {name: getattr(job, name) for name in _JOB_OWN} | {"phase": job.phase.value, "metrics": job.metrics}
     return {name: instant(value) if isinstance(value, datetime) else value for name, value in own.items()} | {
         "intervals": [
-            {name: instant(value) if isinstance(value, datetime) else value for name, value in held.items()}
+            {
+                name: instant(value) if isinstance(value, datetime) else value
+                for name, value in held.items()
+                if name not in _EXPLAINS
+            }
             for held in (interval_values(job, interval) for interval in job.intervals)
         ]
     }

@@ -134,6 +134,9 @@ pod_interval = sa.Table(
     sa.Column("rate_version", sa.String(64), nullable=False),
     sa.Column("hourly", sa.Text, nullable=False),
     sa.Column("estimated", sa.Boolean, nullable=False),
+    # Not in the chain either: they explain what was paid for, and change no amount.
+    sa.Column("began_at", Instant),
+    sa.Column("preempted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("ix_pod_interval_ended", "ended_at", "started_at"),
 )
 

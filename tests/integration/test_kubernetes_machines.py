@@ -118,6 +118,8 @@ async def test_trainings_on_cpu_cores_and_a_second_pod_have_their_own_machine(pl
         (Decimal("0.20"), False),
     ]
     assert all(one.resources.gpu_product is None for one in job.intervals), "it holds none of the node's GPUs"
+    assert [one.preempted for one in job.intervals] == [True, False]
+    assert all(one.began_at is not None and one.began_at >= one.started_at for one in job.intervals)
 
 
 async def test_a_node_that_is_gone_is_charged_as_approved(place: Machines, caplog: pytest.LogCaptureFixture) -> None:

@@ -75,6 +75,8 @@ class Attempt:
     ended_at: datetime | None = None
     estimated: bool = False
     machine: Machine = field(default_factory=Machine)
+    began_at: datetime | None = None  # its program, where that is later: until then its image was pulled
+    preempted: bool = False  # the cluster took its machine away
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,8 @@ def observation(
                 ended_at=one.ended_at,
                 estimated=one.estimated,
                 machine=(machines or {}).get(one.node, Machine()),
+                began_at=_began(one.pod),
+                preempted=condition(one.pod, "DisruptionTarget") is not None,
             )
             for number, one in enumerate(held, 1)
         ),
@@ -143,6 +145,12 @@ def _end(pod: Raw) -> tuple[datetime | None, bool]:
     known = [at for at in told if at]
     gone = moment(pod.get(GONE_AT))
     return gone or (max(known) if known else None), True
+
+
+def _began(pod: Raw) -> datetime | None:
+    """When its first container did."""
+    states = [state for one in _containers(pod) for state in (one.get("state") or {}).values()]
+    return min((at for state in states if (at := moment(state.get("startedAt")))), default=None)
 
 
 def _containers(pod: Raw) -> list[Raw]:
