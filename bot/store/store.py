@@ -6,7 +6,6 @@ Reads for people take team and channel, so that nobody reads across them; reads 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -24,6 +23,7 @@ from bot.core.periods import Period
 from bot.core.proposal import Offer, Proposal, ProposalState
 from bot.store import records, schema, spending
 from bot.store.database import Database
+from bot.store.history import past_runs
 from bot.store.reading import (
     BY_ID,
     IN_LINE,
@@ -43,7 +43,6 @@ from tools.cost import Estimate, Interval, PastRun
 from tools.desk import Caller
 from tools.progress import Progress
 
-HISTORY = 500  # the newest finished jobs that estimates look at
 RERUNS = 10  # of one use case after lost races, before the person is asked to try again
 
 T = TypeVar("T")
@@ -394,29 +393,8 @@ class Store:
         return await self.database.read(lambda connection: spending.look(connection, team, month, now, apart_from))
 
     async def history(self) -> list[PastRun]:
-        """What succeeded, for estimates: the newest jobs with one whole, observed attempt."""
-        table, held, revision = schema.job, schema.pod_interval, schema.revision
-        query = (
-            sa.select(table.c.name, revision.c.offer, revision.c.estimate, held.c.started_at, held.c.ended_at)
-            .join(held, held.c.proposal_id == table.c.proposal_id)
-            .join(revision, (revision.c.proposal_id == table.c.proposal_id) & (revision.c.revision == table.c.revision))
-            .where(table.c.phase == jobs.JobPhase.SUCCEEDED.value)
-            .where(held.c.ended_at.is_not(None), held.c.estimated.is_(False))
-            .order_by(table.c.finished_at.desc())
-            .limit(HISTORY)
-        )
-        rows = await self.database.read(lambda connection: connection.execute(query).all())
-        attempts = Counter(row.name for row in rows)
-        offers = [(Offer.from_document(json.loads(row.offer), json.loads(row.estimate)), row) for row in rows]
-        return [
-            PastRun(
-                spec=offer.spec,
-                gpu_product=offer.resources.gpu_product,
-                seconds=Decimal(str((row.ended_at - row.started_at).total_seconds())),
-            )
-            for offer, row in offers
-            if attempts[row.name] == 1 and offer.spec.resume_from is None  # what went on from a checkpoint is a part
-        ]
+        """What succeeded, for estimates."""
+        return await self.database.read(past_runs)
 
     # -- inbox and outbox -------------------------------------------------------------------------------------
 

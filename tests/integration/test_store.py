@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +21,7 @@ from bot.store.audit import verify
 from bot.store.store import Message
 from bot.store.writing import Writing
 from tests.world import CHANNEL, TEAM, FixedPolicy, World, hand, race
+from tools.engines.base import Attempt, Standing
 
 
 async def test_the_whole_walk_is_in_the_chain(url: str) -> None:
@@ -191,6 +194,36 @@ async def test_a_slot_that_was_given_meanwhile_is_not_given_again(url: str) -> N
         assert set(world.engine.starts) == {first.job_name, resumed.job_name}
         slow.goes_on.set()
         assert not await permitting, "it was permitted by what it had seen before"
+
+
+async def test_history_is_of_whole_trainings_on_as_many_nodes_as_they_had(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        for nodes, attempts in (
+            (1, [(0, 40, False)]),
+            (1, [(0, 30, True), (30, 90, False)]),  # the second may have gone on from a checkpoint
+            (2, [(0, 100, False), (10, 110, False)]),
+            (2, [(0, 100, False), (10, 60, False), (60, 120, False)]),
+            (2, [(0, 100, False), (10, 150, True)]),
+        ):
+            proposal = await bot.approve(await bot.propose(recipe="distilgpt2", nodes=nodes, max_runtime_minutes=60))
+            await bot.reconciler.tick()
+            there = world.engine.jobs[proposal.job_name]
+            began = there.attempts[0].started_at
+            seen = tuple(
+                Attempt(
+                    number=number,
+                    started_at=began + timedelta(seconds=start),
+                    ended_at=began + timedelta(seconds=end),
+                    estimated=estimated,
+                )
+                for number, (start, end, estimated) in enumerate(attempts, 1)
+            )
+            world.engine.jobs[proposal.job_name] = replace(there, standing=Standing.ENDED, exit_code=0, attempts=seen)
+            await bot.reconciler.tick()
+        assert not await bot.store.open_jobs()
+        found = {(run.spec.machines, run.seconds) for run in await bot.store.history()}
+        assert found == {(1, Decimal(40)), (2, Decimal(110))}
 
 
 async def test_time_never_approves(url: str) -> None:
