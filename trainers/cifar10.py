@@ -32,6 +32,7 @@ from trainers.vision import (
     mixed_precision,
     one_cycle,
     shifted,
+    together,
     with_standardisation,
 )
 
@@ -174,26 +175,30 @@ def train(run: Run) -> None:
     import torch
     from torch.nn.functional import cross_entropy
 
-    args = run.args
-    device = torch_device(args.device)
+    args, ranks = run.args, run.ranks
+    device = torch_device(args.device, ranks)
     torch.manual_seed(args.seed)
     data, validation = (split.to(device) for split in load(args.data_dir, is_offline(args)))
     standardise = Standardise.of(data.images)
     model = build_model().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = together(model, ranks)
     optimizer = AdamW(model, BETAS, WEIGHT_DECAY)
     steps = args.epochs * math.ceil(len(data.labels) / args.batch_size)
     with run.training(samples=len(data.labels), device=device, parts={"model": model, "optimizer": optimizer}):
         for _ in run.epochs():
             model.train()
             for batch in run.batches():
-                images, labels = flipped(shifted(data.images[batch], SHIFT, "reflect")), data.labels[batch]
+                mine = ranks.share(batch)
+                images, labels = flipped(shifted(data.images[mine], SHIFT, "reflect")), data.labels[mine]
                 with mixed_precision(device):
-                    logits = model(standardise(images))
-                loss = cross_entropy(logits.float(), labels, label_smoothing=SMOOTHING)
+                    logits = network(standardise(images))
+                loss = cross_entropy(logits.float(), labels, label_smoothing=SMOOTHING, reduction="sum") / len(batch)
                 loss.backward()  # type: ignore[no-untyped-call]
+                ranks.sum(optimizer.gradient)
                 optimizer.step(one_cycle(args.lr, optimizer.steps / steps, warmup=WARMUP, first=FIRST_LR))
-                run.step_done(len(batch), loss=loss * len(batch), accuracy=(logits.argmax(1) == labels).sum())
-            run.epoch_done(evaluate(model, validation, standardise, run.check))
+                hits = (logits.argmax(1) == labels).sum()
+                run.step_done(len(batch), loss=ranks.sum(loss.detach() * len(batch)), accuracy=ranks.sum(hits))
+            run.epoch_done(evaluate(model, validation, standardise, run))
     run.tracker.artifact(run.checkpoint)
     run.log_model(with_standardisation(model, standardise), validation.images[:2].cpu().float())
 

@@ -29,7 +29,6 @@ from trainers.harness import main
 from trainers.hub import reach_hub
 from trainers.memory import is_out_of_memory
 from trainers.packing import to_blocks
-from trainers.ranks import Ranks
 from trainers.reporting import ExitCode, TrainerError
 from trainers.run import LOSS_POINTS, Run, Stateful, torch_device
 from trainers.texts import read_text
@@ -95,7 +94,7 @@ class OutOfMemory(TrainerError):
 class Training:
     """Model, data and optimiser on their device, and one step of them."""
 
-    def __init__(self, run: Run, ranks: Ranks) -> None:
+    def __init__(self, run: Run) -> None:
         """Read everything; `BadInput` if a part is missing or does not fit the others."""
         args = run.args
         local = all((args.data_dir / name).exists() for name in (args.model, args.dataset))
@@ -107,8 +106,8 @@ class Training:
         from trainers.causal_loss import CausalLoss
         from trainers.causal_model import add_adapters, computes_in_half, load_model
 
-        self.run, self.args, self.ranks = run, args, ranks
-        self.device = ranks.device(args.device) if ranks.size > 1 else torch_device(args.device)
+        self.run, self.args, self.ranks = run, args, run.ranks
+        self.device = torch_device(args.device, run.ranks)
         torch.manual_seed(args.seed)
         self.model, self.tokenizer = load_model(args.model, args.data_dir, args.block_size)
         self.blocks = to_blocks(text, args, self.tokenizer).to(self.device)
@@ -135,16 +134,15 @@ class Training:
 
         return {"model": Trained(self.model), "optimizer": self.optimizer, "schedule": self.schedule}
 
-    def step(self, batch: torch.Tensor, number: int) -> torch.Tensor:
-        """Train on those blocks of the training data as step `number`: their mean loss in nats a token."""
+    def step(self, batch: torch.Tensor) -> torch.Tensor:
+        """Train on those blocks of the training data: their mean loss in nats a token."""
         import torch
 
-        args, size, rank = self.args, self.args.block_size, self.ranks.rank
-        mine = batch[rank :: self.ranks.size]
+        args, size = self.args, self.args.block_size
+        mine = self.ranks.share(batch)
         # A process without a block adds nothing, but takes part: the others wait for its gradients.
         share = 1.0 / (len(batch) * (size - 1)) if len(mine) else 0.0
         mine = mine if len(mine) else batch[:1]
-        _seed_dropout(self.device, args.seed + 1_000_003 * (number * self.ranks.size + rank))
         total = torch.zeros((), device=self.device)
         try:
             for some in torch.split(mine, math.ceil(len(mine) / args.accumulation)):
@@ -169,7 +167,7 @@ class Training:
         with torch.inference_mode():
             for batch in torch.split(blocks.validation, self.args.batch_size * ranks.size):
                 self.run.check()
-                if len(mine := batch[ranks.rank :: ranks.size]):
+                if len(mine := ranks.share(batch)):
                     nats += self.loss(mine)
             if ranks.leads and len(blocks.rest):
                 nats += self.loss(blocks.rest)
@@ -215,23 +213,11 @@ class Training:
         return True
 
 
-def _seed_dropout(device: torch.device, seed: int) -> None:
-    """Make what is dropped depend on seed, step and process alone, so that resuming needs no process's own state."""
-    import torch
-
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
 def train(run: Run) -> None:
     """Fine-tune as the run's arguments say, evaluate before and after every epoch, and save the model as a folder."""
-    ranks = Ranks.from_environment()
     # Read when torch is imported: pages of 2 MB for large tensors, without which a CPU spends half its time on faults.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    training = Training(run, ranks)
-    ranks.join(training.device)
-    run.share(leads=ranks.leads, agreed=ranks.any)
+    training = Training(run)
     with run.training(samples=len(training.blocks.train), device=training.device, parts=training.parts) as position:
         if not position.history:
             run.evaluated(0, training.evaluate())
@@ -239,7 +225,7 @@ def train(run: Run) -> None:
             training.model.train()
             _train_epoch(run, training, epoch)
             run.epoch_done(training.evaluate())
-    if ranks.leads:
+    if run.ranks.leads:
         from trainers.causal_model import save_model
 
         folder = run.args.output_dir / "model"
@@ -255,7 +241,7 @@ def _train_epoch(run: Run, training: Training, epoch: int) -> None:
         rate = float(training.schedule.get_last_lr()[0])
         loss: torch.Tensor | None = None
         try:
-            loss = training.step(batch, number)
+            loss = training.step(batch)
         except (RuntimeError, MemoryError) as problem:
             if not is_out_of_memory(problem):
                 raise
@@ -269,12 +255,5 @@ def _train_epoch(run: Run, training: Training, epoch: int) -> None:
             tokens, since = 0, now
 
 
-def _parsed_for_its_rank() -> argparse.Namespace:
-    args, ranks = parse(), Ranks.from_environment()
-    ranks.silence()
-    args.experiment = args.experiment if ranks.leads else None
-    return args
-
-
 if __name__ == "__main__":
-    main("distilgpt2", _parsed_for_its_rank, train)
+    main("distilgpt2", parse, train)

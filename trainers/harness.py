@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from trainers.memory import advice, is_out_of_memory
+from trainers.ranks import Ranks
 from trainers.reporting import ExitCode, Interrupted, TrainerError, error, note, one_line
 from trainers.run import Interruption, Run
 
@@ -28,7 +29,9 @@ def main(name: str, parse: Callable[[], argparse.Namespace], train: Callable[[Ru
     run: Run | None = None
     try:
         interruption = Interruption()
-        run = Run(name, parse(), interruption)
+        args, ranks = parse(), Ranks.from_environment()
+        ranks.silence(args)
+        run = Run(name, args, interruption, ranks)
         run.make_output_dir()
         train(run)
         run.finished()

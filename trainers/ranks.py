@@ -2,11 +2,12 @@
 
 Each takes its share of a step's samples, so that what is trained does not depend on how many they are. Gradients are
 summed over the processes after the step's last sample; what one was told to do, stopping above all, all do at the same
-step. The first alone reports, writes and keeps a record.
+step. The first alone reports, writes and keeps a record. `Run` has them as `run.ranks`.
 """
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import os
 import sys
@@ -41,9 +42,10 @@ class Ranks:
         """Whether this is the process that reports and writes."""
         return self.rank == 0
 
-    def silence(self) -> None:
+    def silence(self, args: argparse.Namespace) -> None:
         """Keep a process that does not lead from reporting: nothing on standard output, no record in MLflow."""
         if not self.leads:
+            args.experiment = None
             sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as it runs
             for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
                 os.environ.pop(name, None)
@@ -71,6 +73,10 @@ class Ranks:
             # What is said beside the GPUs' sums (a flag) goes through the CPU and makes no GPU wait.
             distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
             atexit.register(distributed.destroy_process_group)
+
+    def share(self, samples: torch.Tensor) -> torch.Tensor:
+        """This process's part of a step's samples: (n, …) → (≤ n, …). It has none where there are too few."""
+        return samples[self.rank :: self.size]
 
     def any(self, flag: bool) -> bool:
         """Whether any of the processes says so. All must ask equally often."""

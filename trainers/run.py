@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from trainers import model_folder
 from trainers.arguments import SURROUNDINGS
+from trainers.ranks import Ranks
 from trainers.reporting import BadInput, Interrupted, ProgressLines, TrainerError, emit, finite, note, one_line, say
 from trainers.tracking import Tracker
 
@@ -93,8 +94,12 @@ class Position:
 class Run:
     """One training as its surroundings see it: progress, checkpoints, interruption, record."""
 
-    def __init__(self, name: str, args: argparse.Namespace, interruption: Interruption) -> None:
+    def __init__(
+        self, name: str, args: argparse.Namespace, interruption: Interruption, ranks: Ranks | None = None
+    ) -> None:
+        """`ranks`: the processes that train together; one of them leads and writes, all stop at the same step."""
         self.args = args
+        self.ranks = ranks or Ranks()
         self.started = time.monotonic()
         self.position = Position()
         self.checkpoint: Path = args.output_dir / CHECKPOINT
@@ -102,11 +107,6 @@ class Run:
         self.tracker = Tracker(name=name, experiment=args.experiment, output_dir=args.output_dir)
         self.tracker.params(self.parameters)
         self._interruption = interruption
-        self._leads = True
-
-    def share(self, *, leads: bool, agreed: Callable[[bool], bool]) -> None:
-        """Train together with other processes: one of them leads and writes, all stop where `agreed` says so."""
-        self._leads, self._interruption.agreed = leads, agreed
 
     def make_output_dir(self) -> None:
         """Make the output folder; `BadInput` if that is not possible."""
@@ -120,7 +120,7 @@ class Run:
 
     @contextlib.contextmanager
     def training(self, *, samples: int, device: torch.device, parts: dict[str, Stateful]) -> Iterator[Position]:
-        """The frame of the loop: resumes before it if asked to, and saves if a signal ends it.
+        """The frame of the loop: meets the other processes, resumes if asked to, and saves if a signal ends it.
 
         `samples` are in an epoch; `parts` are saved and restored. Yields the position, which `batches`, `step_done`
         and `epoch_done` move on.
@@ -131,6 +131,8 @@ class Run:
         self._samples, self._device, self._parts = samples, device, parts
         self._saved = time.monotonic()
         self._interval = CHECKPOINT_SECONDS if args.checkpoint_seconds is None else args.checkpoint_seconds
+        self.ranks.join(device)
+        self._interruption.agreed = self.ranks.any
         self._interruption.defer()
         if args.resume:
             self._restore()
@@ -168,7 +170,16 @@ class Run:
         self._clock = time.monotonic()
         for batch in torch.split(order, self.args.batch_size)[self.position.batch :]:
             self.check()
+            self._separate_chances()
             yield batch
+
+    def _separate_chances(self) -> None:
+        """Several processes draw anew at each step: a checkpoint holds one state, and no two may drop the same."""
+        if self.ranks.size > 1:
+            import torch
+
+            step = (self.position.epoch - 1) * self._batches + self.position.batch
+            torch.manual_seed(self.args.seed + 1_000_003 * (step * self.ranks.size + self.ranks.rank))
 
     def check(self) -> None:
         """Ask where it is safe to stop: raises `Interrupted` after a signal, and saves now and then."""
@@ -241,7 +252,7 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint whole or not at all; `TrainerError` if it cannot be written, or is not worth it."""
-        if not self._leads:
+        if not self.ranks.leads:
             return
         import torch
 
@@ -336,13 +347,13 @@ def _peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def torch_device(name: str) -> torch.device:
-    """The device of that name; `BadInput` if it is not there."""
+def torch_device(name: str, ranks: Ranks) -> torch.device:
+    """The device of that name for this process; `BadInput` if it is not there."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
         raise BadInput("No GPU is visible to this process; train with --device cpu, or on a machine that has a GPU.")
-    if name == "cuda" and torch.cuda.device_count() > 1:
+    if name == "cuda" and ranks.size == 1 and torch.cuda.device_count() > 1:
         note(f"{torch.cuda.device_count()} GPUs are visible; this trainer uses the first.")
     torch.backends.cudnn.deterministic = True  # the same seed gives the same weights
-    return torch.device(name)
+    return ranks.device(name)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from trainers.ranks import Ranks
+    from trainers.run import Run
+
 EVALUATION_BATCH = 500  # images
 LEVELS = 256  # of a byte
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # a CPU's names for it; without, bf16 is slower
@@ -64,6 +67,15 @@ class Standardise:
 
         floats = images.to(torch.float32, memory_format=torch.channels_last)
         return floats.sub_(self.mean).div_(self.deviation)
+
+
+def together(model: nn.Sequential, ranks: Ranks) -> nn.Sequential:
+    """What to train the model by: itself, or its layers with batch norms over the samples of all processes."""
+    if ranks.size == 1:
+        return model
+    from trainers.batch_norm import over_whole_batches
+
+    return over_whole_batches(model, ranks)
 
 
 def download(name: str, data_dir: Path) -> None:
@@ -146,7 +158,7 @@ class AdamW:
         parameters = list(model.parameters())
         self._betas, self._weight_decay = betas, weight_decay
         self._weights = torch.empty(sum(p.numel() for p in parameters), device=parameters[0].device)
-        self._gradient = torch.zeros_like(self._weights)
+        self.gradient = torch.zeros_like(self._weights)
         self._mean, self._square = torch.zeros_like(self._weights), torch.zeros_like(self._weights)
         self.steps = 0
         first = 0
@@ -154,18 +166,18 @@ class AdamW:
             shape, stride = parameter.size(), parameter.stride()
             weights = self._weights.as_strided(shape, stride, first)
             parameter.data = weights.copy_(parameter.detach())
-            parameter.grad = self._gradient.as_strided(shape, stride, first)
+            parameter.grad = self.gradient.as_strided(shape, stride, first)
             first += parameter.numel()
 
     def step(self, lr: float) -> None:
-        """Move the weights against the gradient, and make the gradient zero."""
+        """Move the weights against `gradient`, and make that zero."""
         self.steps += 1
         short, long = self._betas
-        self._mean.lerp_(self._gradient, 1 - short)
-        self._square.mul_(long).addcmul_(self._gradient, self._gradient, value=1 - long)
+        self._mean.lerp_(self.gradient, 1 - short)
+        self._square.mul_(long).addcmul_(self.gradient, self.gradient, value=1 - long)
         scale = self._square.sqrt().div_(math.sqrt(1 - long**self.steps)).add_(1e-8)
         self._weights.mul_(1 - lr * self._weight_decay).addcdiv_(self._mean, scale, value=-lr / (1 - short**self.steps))
-        self._gradient.zero_()
+        self.gradient.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds; the weights are the model's."""
@@ -188,9 +200,9 @@ def one_cycle(peak: float, progress: float, *, warmup: float, first: float) -> f
 
 
 def evaluate(
-    model: nn.Module, split: Split, prepare: Callable[[torch.Tensor], torch.Tensor], check: Callable[[], None]
+    model: nn.Module, split: Split, prepare: Callable[[torch.Tensor], torch.Tensor], run: Run
 ) -> dict[str, float]:
-    """Mean loss and accuracy over the whole split, as it is; `check` is asked between batches and may raise."""
+    """Mean loss and accuracy over the whole split, as it is; between batches the run may be interrupted."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -198,12 +210,13 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     hits = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     with torch.inference_mode():
-        for images, labels in zip(
-            torch.split(split.images, EVALUATION_BATCH), torch.split(split.labels, EVALUATION_BATCH), strict=True
-        ):
-            check()
+        at_once = EVALUATION_BATCH * run.ranks.size
+        for batch in zip(torch.split(split.images, at_once), torch.split(split.labels, at_once), strict=True):
+            run.check()
+            images, labels = map(run.ranks.share, batch)
             with mixed_precision(labels.device):
                 logits = model(prepare(images)).float()
             loss += cross_entropy(logits, labels, reduction="sum")
             hits += (logits.argmax(1) == labels).sum()
+    loss, hits = run.ranks.sum(loss), run.ranks.sum(hits)
     return {"val_loss": loss.item() / len(split.labels), "val_accuracy": hits.item() / len(split.labels)}

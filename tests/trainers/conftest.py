@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 PREFIX = "SIGNALBOX "
 ALONE = {"OMP_NUM_THREADS": "1"}  # for trainers side by side, whose threads would wait for each other
 
+ONE_NODE = {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": "2"}  # torchrun's settings
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -62,17 +64,25 @@ class Trainers:
 
     def interrupted(self, trainer: str, *args: object, after: Callable[[dict[str, Any]], bool], **env: str) -> Outcome:
         """Run a trainer and send SIGTERM on the first event that `after` accepts."""
-        with self.started(trainer, *args, **env) as process:
-            assert process.stdout
-            seen = []
-            for line in process.stdout:
-                if line.startswith(PREFIX):
-                    seen.append(json.loads(line.removeprefix(PREFIX)))
-                    if after(seen[-1]):
-                        process.send_signal(signal.SIGTERM)
-                        break
-            outcome = finish(process)
-            return Outcome(outcome.code, seen + outcome.events, outcome.stderr)
+        return interrupt(self.started(trainer, *args, **env), after)
+
+    def together(self, module: str, *args: object, env: dict[str, str] = ONE_NODE) -> subprocess.Popen[str]:
+        """Two processes of a trainer, as a Job of two GPUs starts them, or what another `env` says."""
+        return self.started("launch", module, *args, **ALONE, **env)
+
+
+def interrupt(process: subprocess.Popen[str], after: Callable[[dict[str, Any]], bool]) -> Outcome:
+    """Send SIGTERM on the first event that `after` accepts, and see it to its end."""
+    assert process.stdout
+    seen = []
+    for line in process.stdout:
+        if line.startswith(PREFIX):
+            seen.append(json.loads(line.removeprefix(PREFIX)))
+            if after(seen[-1]):
+                process.send_signal(signal.SIGTERM)
+                break
+    outcome = finish(process)
+    return Outcome(outcome.code, seen + outcome.events, outcome.stderr)
 
 
 def finish(process: subprocess.Popen[str]) -> Outcome:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import resource
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainers.conftest import ALONE, PREFIX, ROOT, Outcome, Trainers, finish
+from tests.trainers.conftest import ALONE, Outcome, Trainers, finish, interrupt
 from tests.trainers.killing import assert_kills_change_nothing
 from tests.trainers.language import make_folder
 
@@ -49,28 +46,13 @@ def test_killed_at_any_moment_the_model_is_the_same(trainers: Trainers, folder: 
     )
 
 
-ONE_NODE = {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": "2"}
-
-
-def together(trainers: Trainers, *args: object, env: dict[str, str] = ONE_NODE) -> subprocess.Popen[str]:
-    """Two processes, as a Job of two GPUs starts them, or what another `env` says."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "trainers.launch", *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=trainers.env | ALONE | env,
-    )
-
-
 def test_two_processes_train_what_one_does_and_stop_at_one_step(trainers: Trainers, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, **WITHOUT_CHANCE)
     # 7 blocks a step: no two processes share that evenly, and the last step of an epoch has fewer than two.
     args = (*ARGS, "--data-dir", folder, "--epochs", 2, "--batch-size", 7, "--precision", "fp32")
     alone = trainers("distilgpt2", *args, "--output-dir", tmp_path / "alone", **ALONE)
     assert alone.code == 0, alone.stderr
-    both = finish(together(trainers, "trainers.distilgpt2", *args, "--output-dir", tmp_path / "both"))
+    both = finish(trainers.together("trainers.distilgpt2", *args, "--output-dir", tmp_path / "both"))
     assert both.code == 0, both.stderr
     both.event("started")  # the only one: one of them reports
     for one, two in zip(metrics(alone), metrics(both), strict=True):
@@ -80,22 +62,15 @@ def test_two_processes_train_what_one_does_and_stop_at_one_step(trainers: Traine
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4)
 
-    process = together(trainers, "trainers.distilgpt2", *args, "--output-dir", tmp_path / "stopped")
-    assert process.stdout
-    for line in process.stdout:
-        if line.startswith(PREFIX) and json.loads(line.removeprefix(PREFIX))["event"] == "progress":
-            process.send_signal(signal.SIGTERM)
-            break
-    stopped = finish(process)
+    process = trainers.together("trainers.distilgpt2", *args, "--output-dir", tmp_path / "stopped")
+    stopped = interrupt(process, lambda event: event["event"] == "progress")
     assert stopped.code == 4 and "--resume goes on from it" in stopped.notes(), stopped.stderr
     position: dict[str, Any] = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)["position"]
     assert position["batch"] > 0 or position["epoch"] > 1
     resumed = trainers("distilgpt2", *args, "--output-dir", tmp_path / "stopped", "--resume", **ALONE)
     assert resumed.code == 0, resumed.stderr
     assert metrics(resumed)[-1]["val_loss"] == pytest.approx(metrics(alone)[-1]["val_loss"], rel=1e-4)
-    nowhere = finish(
-        together(trainers, "trainers.distilgpt2", *args[:2], "--dataset", "none.txt", "--data-dir", folder)
-    )
+    nowhere = finish(trainers.together("trainers.distilgpt2", *args[:2], "--dataset", "none.txt", "--data-dir", folder))
     assert nowhere.code == 2, "a cluster must know that another try is in vain"
 
 
@@ -106,7 +81,7 @@ def test_two_nodes_meet_by_what_a_runtime_tells_them(trainers: Trainers, folder:
     met = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
     args = (*ARGS, "--data-dir", folder, "--epochs", 1, "--output-dir", tmp_path / "out")
     started = [
-        together(trainers, "trainers.distilgpt2", *args, env=met | {"PET_NODE_RANK": str(rank)}) for rank in (1, 0)
+        trainers.together("trainers.distilgpt2", *args, env=met | {"PET_NODE_RANK": str(rank)}) for rank in (1, 0)
     ]
     second, first = map(finish, started)
     assert (first.code, second.code) == (0, 0), first.stderr

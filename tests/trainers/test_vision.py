@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from trainers.mnist_cnn import build_model
+from tests.trainers.conftest import ONE_NODE, finish, interrupt
+from trainers.mnist_cnn import build_model, parse
+from trainers.run import Interruption, Run
 from trainers.vision import AdamW, Split, Standardise, evaluate, flipped, one_cycle, shifted
 
 
@@ -77,13 +79,33 @@ def test_the_learning_rate_rises_and_falls():
     assert rates[:301] == sorted(rates[:301]) and rates[300:] == sorted(rates[300:], reverse=True)
 
 
-def test_every_image_counts_once_in_an_evaluation():
+def test_every_image_counts_once_in_an_evaluation(tmp_path, monkeypatch):
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    run = Run("test", parse(["--output-dir", str(tmp_path)]), Interruption())
     torch.manual_seed(0)
     split = Split(torch.randint(0, 256, (1203, 1, 4, 4), dtype=torch.uint8), torch.randint(0, 10, (1203,)))
     model, standardise = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), Standardise.of(split.images)
-    asked: list[bool] = []
-    found = evaluate(model, split, standardise, lambda: asked.append(True))
+    with run.training(samples=1, device=torch.device("cpu"), parts={}):
+        found = evaluate(model, split, standardise, run)
     logits = model(standardise(split.images))
     assert found["val_accuracy"] == pytest.approx((logits.argmax(1) == split.labels).float().mean().item(), abs=0.01)
     assert found["val_loss"] == pytest.approx(cross_entropy(logits, split.labels).item(), rel=0.01)
-    assert len(asked) == 3
+
+
+def test_two_processes_train_what_one_does_and_go_on_from_where_they_stopped(trainers, tmp_path):
+    # 1,438 images in steps of 479 and a last one of a single image, of which the second process has none.
+    args = ("tests.trainers.without_dropout", "--epochs", 12, "--batch-size", 479, "--output-dir")
+    alone = finish(trainers.together(*args, tmp_path / "alone", env=ONE_NODE | {"PET_NPROC_PER_NODE": "1"}))
+    assert alone.code == 0, alone.stderr
+    stopped = interrupt(trainers.together(*args, tmp_path / "both"), lambda event: event["event"] == "progress")
+    assert stopped.code == 4 and "--resume goes on from it" in stopped.notes(), stopped.stderr
+    both = finish(trainers.together(*args, tmp_path / "both", "--resume"))
+    assert both.code == 0, both.stderr
+    both.event("started")  # the only one: one of them reports
+    one, two = (outcome.event("result")["metrics"] for outcome in (alone, both))
+    for name in ("train_loss", "val_loss", "val_accuracy"):
+        assert two[name] == pytest.approx(one[name], rel=5e-3), name
+    first, second = (torch.load(tmp_path / part / "checkpoint.pt", weights_only=True) for part in ("alone", "both"))
+    for name in ("2.running_var", "6.running_var", "2.num_batches_tracked"):
+        torch.testing.assert_close(second["parts"]["model"][name], first["parts"]["model"][name], rtol=5e-3, atol=0)
