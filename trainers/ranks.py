@@ -11,7 +11,7 @@ import argparse
 import atexit
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ from trainers.reporting import BadInput
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+BUCKET_BYTES = 32 << 20  # of gradients in one sum: enough for a network's full pace, little beside the gradients
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,38 @@ class Ranks:
             distributed.all_reduce(value)
         return value
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the sum of all processes' gradients, the same bits everywhere."""
-        if self.size > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    self.sum(parameter.grad)
+    def sum_gradients(self, parameters: Iterable[nn.Parameter], at_once: int = BUCKET_BYTES) -> None:
+        """Give every process the sum of all processes' gradients, the same bits everywhere.
+
+        Small ones are summed together, in copies of at most `at_once` bytes. torch's DistributedDataParallel would
+        start while the way back is still computed, but it keeps buckets of all gradients from step to step, and
+        averages over processes instead of summing over samples.
+        """
+        if self.size == 1:
+            return
+        import torch
+
+        for bucket in _buckets((one.grad for one in parameters if one.grad is not None), at_once):
+            if len(bucket) == 1:
+                self.sum(bucket[0])
+                continue
+            summed = self.sum(torch.cat([gradient.flatten() for gradient in bucket]))
+            parts = torch.split(summed, [gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+
+def _buckets(tensors: Iterable[torch.Tensor], at_once: int) -> Iterator[list[torch.Tensor]]:
+    """The tensors in their order, of one type and at most so many bytes together, or alone."""
+    bucket: list[torch.Tensor] = []
+    for tensor in tensors:
+        held = sum(one.nbytes for one in bucket)
+        if bucket and (held + tensor.nbytes > at_once or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 _NAMES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
