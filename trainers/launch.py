@@ -4,7 +4,8 @@
 
 How many they are and where they meet, torchrun reads from the environment (PET_NPROC_PER_NODE, PET_NNODES, …), which a
 Job or a Kubeflow runtime sets. torchrun ends with 1 whatever its processes ended with; a cluster must know what can
-never work, and what was only interrupted.
+never work, and what was only interrupted. After a signal it leaves its processes TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds
+for their checkpoint, 30 if that is not set; what the bot starts gets its pod's whole grace time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> NoReturn:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         sys.exit(failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode)
-    except SignalException:  # its processes were told, and had half a minute for their checkpoint
+    except SignalException:  # its processes were told, and had their time
         sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.OK)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed, nn
+from torch.distributed.launcher.api import LaunchConfig
 
 from trainers.ranks import Ranks
 
@@ -27,6 +28,11 @@ def _summed(rank: int, meet: Path, found: multiprocessing.SimpleQueue[list[list[
     found.put([[float(n) for n in calls], *([one.grad.min().item(), one.grad.max().item()] for one in parameters[:-1])])
     assert parameters[-1].grad is None
     distributed.destroy_process_group()
+
+
+def test_torchrun_leaves_its_processes_the_time_that_the_engine_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "117")
+    assert LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2).shutdown_timeout == 117
 
 
 def test_gradients_are_summed_in_few_sums_and_land_where_they_belong(tmp_path: Path) -> None:

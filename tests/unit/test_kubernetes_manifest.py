@@ -175,4 +175,6 @@ def test_several_gpus_of_a_node_are_several_processes() -> None:
     told = env(render(spec, SETTINGS))
     assert (told["PET_STANDALONE"], told["PET_NPROC_PER_NODE"], told["OMP_NUM_THREADS"]) == ("1", "4", "1")
     assert only["resources"]["limits"]["nvidia.com/gpu"] == "4"
-    assert not any(name.startswith("PET_") for name in env(render(GPU, SETTINGS)))
+    grace = pod(render(spec, SETTINGS))["terminationGracePeriodSeconds"]
+    assert told["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == str(grace) == "120"
+    assert not any(name.startswith(("PET_", "TORCH_ELASTIC_")) for name in env(render(GPU, SETTINGS)))

@@ -36,6 +36,8 @@ def test_what_runs_on_each_node() -> None:
     assert (only["numNodes"], only["numProcPerNode"], only["image"]) == (2, 1, SETTINGS.image_cpu)
     assert only["resourcesPerNode"]["limits"] == {"cpu": "4000m", "memory": "8192Mi", "ephemeral-storage": "10Gi"}
     assert not any(one["name"].startswith("PET_") for one in only["env"]), "those are the runtime's to set"
+    told = {one["name"]: one.get("value") for one in only["env"]}
+    assert told["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == str(RUNTIME.grace_seconds)
 
 
 def test_gpus_are_those_of_a_node() -> None:

@@ -178,7 +178,7 @@ def _pod(spec: TrainingSpec, settings: ClusterSettings, grace: int) -> dict[str,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(spec, settings)],
+        "containers": [_container(spec, settings, grace)],
         "volumes": _volumes(settings),
     }
     if spec.gpus:
@@ -188,14 +188,14 @@ def _pod(spec: TrainingSpec, settings: ClusterSettings, grace: int) -> dict[str,
     return pod
 
 
-def _container(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, Any]:
+def _container(spec: TrainingSpec, settings: ClusterSettings, grace: int) -> dict[str, Any]:
     return {
         "name": CONTAINER,
         "image": image(spec, settings),
         "imagePullPolicy": settings.image_pull_policy,
         "command": program(spec),
         "args": [*spec.argv(), *_resume(spec, settings), "--data-dir", "/data", "--output-dir", "/output"],
-        "env": [*variables(environment(spec, settings)), *_own_name(settings)],
+        "env": [*variables(environment(spec, settings, grace)), *_own_name(settings)],
         "resources": resources(spec, settings),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -240,7 +240,8 @@ def _own_folder(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]
     return {"subPath": spec.resume_from} if spec.resume_from else {"subPathExpr": f"$({OWN_NAME})"}
 
 
-def environment(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]:
+def environment(spec: TrainingSpec, settings: ClusterSettings, grace: int) -> dict[str, str]:
+    """What a container is told; `grace` is its pod's, in seconds."""
     threads = str(max(1, int(settings.cpu_cores) // max(1, spec.gpus)))
     environment = {
         "HOME": "/tmp",  # noqa: S108
@@ -257,6 +258,8 @@ def environment(spec: TrainingSpec, settings: ClusterSettings) -> dict[str, str]
     }
     if not spec.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ""
+    if spec.processes > 1:  # torchrun itself would kill its processes after 30 s
+        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(grace)
     if spec.gpus > 1 and spec.machines == 1:
         environment |= {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": str(spec.gpus)}  # torchrun reads them
     return environment

@@ -65,7 +65,7 @@ def render(spec: TrainingSpec, settings: ClusterSettings, runtime: Runtime) -> d
                 "image": image(spec, settings),
                 "command": program(spec),
                 "args": [*spec.argv(), *resume, "--data-dir", "/data", "--output-dir", folder],
-                "env": [*variables(environment(spec, settings)), own_name],
+                "env": [*variables(environment(spec, settings, runtime.grace_seconds)), own_name],
                 "numNodes": spec.machines,
                 "numProcPerNode": max(1, spec.gpus),
                 "resourcesPerNode": resources(spec, settings),
