@@ -6,10 +6,18 @@ the batch is halved until its share of the allocation fits; halves are powers of
 
 from __future__ import annotations
 
+import math
 import re
+from pathlib import Path
 
 UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 TRIED = re.compile(r"tried to allocate (\d+(?:\.\d+)?) (bytes|[KMGT]iB)", re.IGNORECASE)
+# Versions 2 and 1 of Linux's control groups, as a container sees its own: limit, what is held, statistics, and what in
+# these counts files' pages that the kernel drops first.
+CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
 WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -61,4 +69,18 @@ def _room(device: str) -> float:
         return float(torch.cuda.mem_get_info()[0])
     import psutil  # type: ignore[import-untyped]
 
-    return float(psutil.virtual_memory().available)
+    return min(float(psutil.virtual_memory().available), container_room())
+
+
+def container_room(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that a container's own limit leaves, infinite where there is none: `free` tells of the whole machine."""
+    for limit, used, statistics, droppable in CGROUPS:
+        try:
+            most, held = ((root / name).read_text(encoding="ascii").strip() for name in (limit, used))
+            lines = (root / statistics).read_text(encoding="ascii").splitlines()
+        except OSError:
+            continue
+        if most != "max":
+            cached = next((int(line.split()[1]) for line in lines if line.split()[0] == droppable), 0)
+            return float(max(0, int(most) - int(held) + cached))
+    return math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from tests.trainers.conftest import ROOT, Outcome, finish
-from trainers.memory import advice, fitting_batch, is_out_of_memory
+from trainers.memory import advice, container_room, fitting_batch, is_out_of_memory
 
 FRAME = """
 import errno, torch
@@ -90,3 +91,21 @@ def test_failed_allocations_are_told_from_other_errors():
     assert is_out_of_memory(refused.value)
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_container_s_limit_counts_and_files_that_can_be_dropped_do_not(tmp_path):
+    assert container_room(tmp_path) == math.inf
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 400\ninactive_file 250\nactive_file 50\n")
+    assert container_room(tmp_path) == math.inf
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert container_room(tmp_path) == 550
+    (tmp_path / "memory.max").write_text("400\n")
+    assert container_room(tmp_path) == 0
+    older = tmp_path / "older" / "memory"
+    older.mkdir(parents=True)
+    (older / "memory.limit_in_bytes").write_text("1000\n")
+    (older / "memory.usage_in_bytes").write_text("700\n")
+    (older / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 250\n")
+    assert container_room(tmp_path / "older") == 550
