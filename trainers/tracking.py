@@ -10,6 +10,7 @@ Without MLFLOW_RUN_ID, MLFLOW_TRACKING_URI or --experiment there is no child and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -233,8 +234,9 @@ def _batches(lines: Iterable[str], interval: Callable[[], float]) -> Iterator[li
 
     # A thread empties the pipe, so that a server that hangs never makes the trainer wait for room in it.
     def read() -> None:
-        for line in lines:
-            arrived.put(json.loads(line))
+        with contextlib.suppress(ValueError):  # a line that was cut off with the trainer is the last
+            for line in lines:
+                arrived.put(json.loads(line))
         arrived.put(None)
 
     threading.Thread(target=read, daemon=True).start()

@@ -270,19 +270,36 @@ async def test_a_trainers_own_exit_code_is_told(yard: Yard, code: ExitCode) -> N
 
 
 async def test_a_killed_supervisor_takes_its_trainer_along(yard: Yard) -> None:
-    yard.trainer(HANG)
+    yard.trainer('keep("worker", subprocess.Popen(["sleep", "60"]).pid)\n' + HANG)
     await yard.start()
-    trainer = await yard.kept("pid")
+    trainer, worker = (await yard.kept("../trainer.json"))["pid"], await yard.kept("worker")
     assert (await yard.engine.observe(NAME)).standing is Standing.RUNNING
     os.kill(yard.claim()["pid"], signal.SIGKILL)
-    assert await gone(trainer)
     ended = await yard.until(Standing.ENDED)
+    assert await gone(trainer) and await gone(worker)
     assert (ended.exit_code, ended.stopped) == (None, None)
     (attempt,) = ended.attempts
     assert attempt.estimated and attempt.ended_at and attempt.ended_at >= attempt.started_at
     await yard.engine.release(NAME, ended.uid or "")
     await asyncio.sleep(0.2)
     assert yard.starts == 1, "a training that died is not started again"
+
+
+async def test_no_end_is_told_while_the_trainer_lives(yard: Yard) -> None:
+    """Whoever kills all that keeps it: what still runs holds its slot and is shown to run."""
+    yard.trainer("import ctypes\nctypes.CDLL(None).prctl(1, 0)\n" + HANG)  # no more PR_SET_PDEATHSIG
+    await yard.start()
+    trainer = await yard.kept("pid")
+    assert (await yard.kept("../trainer.json"))["pid"] == trainer
+    supervisor = psutil.Process(yard.claim()["pid"])
+    (guard,) = [child for child in supervisor.children() if child.pid != trainer]
+    guard.kill()
+    supervisor.kill()
+    assert await gone(supervisor.pid)
+    assert (await yard.another().observe(NAME)).standing is Standing.RUNNING
+    assert await yard.another(max_jobs=1).free_slots() == 0
+    os.kill(trainer, signal.SIGKILL)
+    await yard.until(Standing.ENDED)
 
 
 async def test_a_killed_trainer_is_told_by_its_signal(yard: Yard) -> None:

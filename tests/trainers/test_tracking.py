@@ -169,6 +169,7 @@ def test_what_failed_in_the_middle_is_sent_again(tmp_path, client, store, experi
         (tmp_path / "away").rename(store.removeprefix("sqlite:///"))
         yield json.dumps({**metric, "step": 2})
         yield json.dumps({"kind": "end", "status": "FINISHED"})
+        yield '{"kind": "met'  # as a killed trainer may leave it
 
     assert writer.serve(lines())
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == [1, 2]

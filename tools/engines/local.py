@@ -170,7 +170,7 @@ class LocalEngine:
     def _alive(self) -> int:
         with _translated():
             names = [folder.name for folder in self._jobs.glob("[!.]*") if not (folder / "ended.json").exists()]
-            return sum(_supervised(self._read(name, "started.json")) for name in names)
+            return sum(self._goes_on(name) for name in names)
 
     async def create(self, submission: Submission) -> str:
         """The job's folder, whole or not at all; suspended. Idempotent by digest."""
@@ -280,7 +280,7 @@ class LocalEngine:
         if "cancelled_at" in started:
             return replace(seen, standing=Standing.ENDED, stopped=StopReason.CANCELLED)
         began = datetime.fromisoformat(started["started_at"])
-        alive = _supervised(started)
+        alive = self._goes_on(name)
         ended = self._read(name, "ended.json")  # after the look at the process, so that an end in between is seen
         progress = self._progress(name)
         if ended is not None:
@@ -334,6 +334,10 @@ class LocalEngine:
                         _fold(reading, read)
             return reading.progress
 
+    def _goes_on(self, name: str) -> bool:
+        """Whether its supervisor lives, or still its trainer: one that dies with it may take a while to be gone."""
+        return any(_lives(self._read(name, file)) for file in ("started.json", "trainer.json"))
+
     def _folder(self, name: str) -> Path:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,100}", name):
             raise EngineRefused(f"{name[:60]!r} is no job's name.")
@@ -347,7 +351,7 @@ class LocalEngine:
                 raise EngineUnavailable(f"{self._folder(name) / 'job.json'} is not whole; mend it.")
         except EngineUnavailable:
             started = self._read(name, "started.json")
-            if started is None or _supervised(started):
+            if started is None or self._goes_on(name):
                 raise
             return None
         return job
@@ -387,10 +391,10 @@ def _clean(line: str) -> str:
     return "".join(char for char in plain if char.isprintable())[:WIDTH]
 
 
-def _supervised(claim: dict[str, Any] | None) -> bool:
-    """Whether the supervisor of this claim still lives: the same pid, of the same birth."""
-    born = claim.get("birth") if claim else None
-    return claim is not None and born is not None and birth(claim["pid"]) == born
+def _lives(process: dict[str, Any] | None) -> bool:
+    """Whether a process that was noted down still lives: the same pid, of the same birth."""
+    born = process.get("birth") if process else None
+    return process is not None and born is not None and birth(process["pid"]) == born
 
 
 def _last_sign(path: Path, otherwise: datetime) -> datetime:

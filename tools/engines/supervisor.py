@@ -1,7 +1,7 @@
 """One local training's keeper: `python -m tools.engines.supervisor JOB_FOLDER`, a process of its own.
 
 It outlives the bot. It claims the start (once, whoever asks), runs the trainer in a process group, ends it at the
-approved maximum runtime or on a cancel, and writes how it ended. A trainer never outlives its supervisor (Linux), so
+approved maximum runtime or on a cancel, and writes how it ended. A trainer's group never outlives its supervisor, so
 that nothing runs unaccounted. Only the standard library and psutil: it starts in a tenth of a second.
 """
 
@@ -139,6 +139,9 @@ def _run(job: dict[str, Any], folder: Path, stop: threading.Event) -> tuple[int,
     with (folder / "log.txt").open("ab", buffering=0) as log:
         trainer = _start(job, folder, log)
     try:
+        _guard(trainer.pid)
+        with contextlib.suppress(OSError):  # no reason to end it
+            write_whole(folder / "trainer.json", {"pid": trainer.pid, "birth": birth(trainer.pid)})
         return _watch(trainer, *limits, folder, stop)
     finally:
         _kill_group(trainer.pid, signal.SIGKILL)  # whatever it left behind
@@ -167,6 +170,19 @@ def _start(job: dict[str, Any], folder: Path, log: Any) -> subprocess.Popen[byte
         start_new_session=True,
         preexec_fn=partial(_die_with, os.getpid()),
     )
+
+
+def _guard(group: int) -> None:
+    """A process that waits for our death and takes the trainer's whole group along; else it ends with the strays."""
+    read, held = os.pipe()  # the kernel closes our end, whatever we die of
+    if os.fork():
+        os.close(read)
+        return
+    os.setsid()  # who kills our group does not kill it
+    os.close(held)
+    os.read(read, 1)
+    _kill_group(group, signal.SIGKILL)
+    os._exit(0)
 
 
 def _passed(name: str) -> bool:
