@@ -12,7 +12,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Protocol
 
-from bot.core.job import Job, JobPhase
+from bot.core.job import Job, JobPhase, RunEnd
 from bot.core.proposal import Proposal
 from bot.store.store import Store
 from bot.store.writing import Notice, Writing
@@ -50,6 +50,9 @@ class Runs(Protocol):
 
     async def close_run(self, run_id: str, phase: JobPhase) -> None:
         """Set its final status, if the trainer could not."""
+
+    async def end_of(self, run_id: str) -> RunEnd | None:
+        """How the trainer says that it ended; None if it did not say, or there is no such run."""
 
     @property
     def uri(self) -> str:

@@ -6,12 +6,14 @@ An adapter from proposals and jobs to `tools.tracking`; its errors become ours, 
 from __future__ import annotations
 
 from bot.core.errors import Unavailable
-from bot.core.job import Job, JobPhase
+from bot.core.job import Job, JobPhase, RunEnd
 from bot.core.proposal import Proposal
 from tools.tracking import Tracking, TrackingError
 
 # MLflow's words for ours.
 STATUS = {JobPhase.SUCCEEDED: "FINISHED", JobPhase.CANCELLED: "KILLED", JobPhase.FAILED: "FAILED"}
+PHASE = {status: phase for phase, status in STATUS.items()}
+SYSTEM = "system/"  # metrics of the machine, not of the training
 
 
 class TrackedRuns:
@@ -50,3 +52,14 @@ class TrackedRuns:
             await self._tracking.close(run_id, STATUS[phase])
         except TrackingError as error:
             raise Unavailable(str(error)) from error
+
+    async def end_of(self, run_id: str) -> RunEnd | None:
+        """As MLflow has it, once the trainer has closed its run."""
+        try:
+            run = await self._tracking.run(run_id)
+        except TrackingError as error:
+            raise Unavailable(str(error)) from error
+        if run is None or run.ended_at is None or run.status not in PHASE:
+            return None
+        metrics = {name: value for name, value in run.metrics.items() if not name.startswith(SYSTEM)}
+        return RunEnd(phase=PHASE[run.status], ended_at=run.ended_at, metrics=metrics)

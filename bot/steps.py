@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Refused
 from bot.core.intervals import charged, closed, is_recorded
-from bot.core.job import Act, Job, JobPhase, Step, next_step, remedy
+from bot.core.job import Act, Job, JobPhase, Step, next_step, remedy, remembered
 from bot.core.policy import check_start
 from bot.core.proposal import Proposal, Verdict
 from bot.outbox import CLOSE_RUN, Notifier, Runs
@@ -69,10 +69,19 @@ class Steps:
         job = await self._store.job(proposal_id)
         if job is None or not job.open:
             return False
-        queued = job.phase is JobPhase.QUEUED
-        observed = Observation(standing=Standing.ABSENT) if queued else await self._engine.observe(job.name)
+        observed = await self._observed(job)
         step = next_step(job, observed, await self._store.now())
         return await self._acts[step.act](self, job, observed, step)
+
+    async def _observed(self, job: Job) -> Observation:
+        """What the engine shows; of a running job that it has forgotten, what the run's record tells."""
+        if job.phase is JobPhase.QUEUED:
+            return Observation(standing=Standing.ABSENT)
+        observed = await self._engine.observe(job.name)
+        if observed.standing is Standing.ABSENT and job.phase is JobPhase.RUNNING and job.run_id:
+            end = await self._runs.end_of(job.run_id)
+            return remembered(job, end) if end is not None else observed
+        return observed
 
     async def _permit(self, job: Job, observed: Observation, step: Step) -> bool:
         """The second gate: slots, then budget, policy and the digest, right before anything is asked of the engine."""
@@ -186,6 +195,7 @@ class Steps:
             intervals = self._charged(job, observed, proposal)
         phase = step.phase
         helps = remedy(job, proposal.offer.spec, observed) if phase is not JobPhase.SUCCEEDED else {}
+        longest = timedelta(seconds=job.max_runtime_seconds)  # that it can have held anything, unseen
         crash("finish.before_commit")
 
         def commit(writing: Writing) -> None:
@@ -194,9 +204,10 @@ class Steps:
                 reason=step.reason,
                 finished_at=writing.now,
                 metrics=dict(observed.progress.result) if phase is JobPhase.SUCCEEDED else {},
-                intervals=tuple(closed(interval, writing.now) for interval in intervals),
+                intervals=tuple(closed(one, min(writing.now, one.started_at + longest)) for one in intervals),
             )
-            writing.save_progress(job, observed.progress)
+            if observed.standing is not Standing.ABSENT:
+                writing.save_progress(job, observed.progress)
             writing.move(job, after, kind=phase.value, actor=job.cancel_by or "signalbox")
             if helps:
                 writing.save_remedy(job, helps)

@@ -14,8 +14,8 @@ from enum import StrEnum
 from typing import Any
 
 from tools.cost import Interval
-from tools.engines.base import Observation, Standing, StopReason
-from tools.progress import ExitCode
+from tools.engines.base import Attempt, Machine, Observation, Standing, StopReason
+from tools.progress import ExitCode, Progress
 from tools.spec import TrainingSpec
 
 
@@ -37,6 +37,7 @@ TERMINAL = frozenset(JobPhase) - OPEN
 
 OVERDUE_SECONDS = 15  # after its maximum runtime, until somebody beside the engine asks it to end
 NO_ROOM = "It waited for room in the cluster until its maximum runtime was over. Propose it again."
+FORGOTTEN = "The training failed, by its MLflow run; the engine no longer has the job, so its log is gone."
 TOO_OLD = "The approval is too old: the training could not be started in time. Propose it again."
 
 
@@ -79,6 +80,15 @@ class Job:
         return replace(self, version=self.version + 1, **changes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunEnd:
+    """How a training ended by its run's record, which its trainer keeps itself: `phase` is a terminal one."""
+
+    phase: JobPhase
+    ended_at: datetime
+    metrics: dict[str, float]
+
+
 class Act(StrEnum):
     """What the reconciler can do for a job."""
 
@@ -114,6 +124,27 @@ def next_step(job: Job, observed: Observation, now: datetime) -> Step:
             return _next_running(job, observed, now)
         case _:
             return Step(act=Act.WAIT)
+
+
+def remembered(job: Job, end: RunEnd) -> Observation:
+    """A running job that its engine has forgotten (deleted, or too long ago), by its run's record of the end."""
+    return Observation(
+        standing=Standing.ENDED,
+        uid=job.uid,
+        digest=job.digest,
+        attempts=tuple(
+            Attempt(
+                number=held.attempt,
+                started_at=held.started_at,
+                ended_at=held.ended_at or max(end.ended_at, held.started_at),
+                estimated=held.estimated or held.ended_at is None,
+                machine=Machine(gpu_product=held.resources.gpu_product, spot=held.resources.spot),
+            )
+            for held in job.intervals
+        ),
+        exit_code=_RECORDED[end.phase],
+        progress=Progress(result=end.metrics, error=FORGOTTEN if end.phase is JobPhase.FAILED else None),
+    )
 
 
 def _next_queued(job: Job, now: datetime) -> Step:
@@ -181,6 +212,11 @@ def _ended(job: Job, observed: Observation) -> Step:
     return _finish(JobPhase.FAILED, observed.progress.error or TOO_OLD)
 
 
+_RECORDED = {
+    JobPhase.SUCCEEDED: ExitCode.OK,
+    JobPhase.CANCELLED: ExitCode.INTERRUPTED,
+    JobPhase.FAILED: ExitCode.FAILURE,
+}
 _CODES = {
     ExitCode.BAD_INPUT: "The trainer could not use its input.",
     ExitCode.OUT_OF_MEMORY: "Out of memory: try a smaller batch_size.",

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from bot.core.errors import Unavailable
-from bot.core.job import Job, JobPhase
+from bot.core.job import Job, JobPhase, RunEnd
 from bot.core.proposal import Proposal
 from bot.store.writing import Notice
 from tools.progress import Progress
@@ -40,6 +40,7 @@ class FakeRuns:
     runs: dict[str, str] = field(default_factory=dict)
     closed: dict[str, JobPhase] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    ends: dict[str, RunEnd] = field(default_factory=dict)  # as trainers have closed their runs
 
     async def open_run(self, proposal: Proposal, job: Job) -> str:
         if "down" in self.faults:
@@ -49,3 +50,6 @@ class FakeRuns:
 
     async def close_run(self, run_id: str, phase: JobPhase) -> None:
         self.closed[run_id] = phase
+
+    async def end_of(self, run_id: str) -> RunEnd | None:
+        return self.ends.get(run_id)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from bot.core.job import Job, JobPhase
+from bot.core.job import Job, JobPhase, RunEnd
 from bot.core.proposal import Proposal
+from bot.store.audit import verify
 from bot.store.reading import OpenJob
 from tests.fakes.kubernetes import Cluster
 from tests.fakes.kubernetes.kinds import JOBS
@@ -135,6 +137,36 @@ async def test_a_job_deleted_by_hand_keeps_its_cost(place: Place) -> None:
     found = await place.looked(proposal)
     assert found.job.phase is JobPhase.FAILED and "no longer has the job" in found.job.reason
     assert dollars(found.job) != "$0.00" and found.job.intervals[-1].estimated
+
+
+@pytest.mark.parametrize("phase", [JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.CANCELLED])
+async def test_a_job_that_ended_and_went_while_nobody_looked_is_told_by_its_run(place: Place, phase: JobPhase) -> None:
+    """The bot was down for days, and the cluster has removed the Job: its trainer has closed its run in MLflow."""
+    proposal = await place.running()
+    world = place.bot.world
+    world.clock.forward(minutes=7)
+    ended = world.clock()
+    place.cluster.delete(JOBS, "training", proposal.job_name, {"propagationPolicy": "Background"})
+    place.cluster.finish_termination()
+    world.clock.forward(hours=60)
+    run_id = world.runs.runs[proposal.id]
+    world.runs.ends[run_id] = RunEnd(phase=phase, ended_at=ended, metrics={"val_accuracy": 0.99})
+    job = (await place.looked(proposal)).job
+    assert job.phase is (phase if phase is JobPhase.SUCCEEDED else JobPhase.FAILED), "nobody cancelled it here"
+    assert job.metrics == ({"val_accuracy": 0.99} if phase is JobPhase.SUCCEEDED else {})
+    assert ("MLflow" in job.reason) is (phase is JobPhase.FAILED)
+    assert job.intervals[-1].ended_at == ended and job.intervals[-1].estimated
+    assert (await verify(place.bot.store)).whole
+
+
+async def test_a_job_that_nobody_knows_the_end_of_is_charged_for_its_approved_time_at_most(place: Place) -> None:
+    proposal = await place.running()
+    place.cluster.delete(JOBS, "training", proposal.job_name, {"propagationPolicy": "Background"})
+    place.cluster.finish_termination()
+    place.bot.world.clock.forward(hours=60)
+    job = (await place.looked(proposal)).job
+    (held,) = job.intervals
+    assert held.ended_at == held.started_at + timedelta(seconds=job.max_runtime_seconds) and held.estimated
 
 
 async def test_a_job_suspended_by_hand_is_not_started_again_by_us(place: Place) -> None:
