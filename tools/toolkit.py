@@ -15,11 +15,36 @@ from typing import Any
 
 from langchain.tools import ToolRuntime, tool
 from langchain_core.tools import BaseTool, ToolException
+from pydantic import BaseModel, create_model
 
 from tools.desk import Caller, Desk, DeskError
 from tools.spec import SpecError, TrainingSpec, parse_spec
 
 Runtime = ToolRuntime[Caller, Any]
+
+
+class Training(BaseModel):
+    """What a model may say of a training. Numbers may come as text, for `tools.spec` to read or refuse."""
+
+    model_type: str = "mnist"
+    epochs: int | str | None = None
+    lr: float | str | None = None
+    batch_size: int | str | None = None
+    gpu_enabled: bool | str | None = None
+    gpus: int | str | None = None
+    nodes: int | str | None = None
+    memory_gib: int | str | None = None
+    seed: int | str | None = None
+    max_runtime_minutes: int | str | None = None
+    model: str | None = None
+    dataset: str | None = None
+    block_size: int | str | None = None
+
+
+_COSTS: dict[str, Any] = {
+    name: (field.annotation, field.default) for name, field in Training.model_fields.items() if name != "seed"
+}
+Estimated = create_model("Estimated", **_COSTS)  # a seed costs nothing
 
 
 def build_toolkit(desk: Desk) -> list[BaseTool]:
@@ -44,23 +69,8 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
         """
         return await _told(desk.metrics(runtime.context, run_id))
 
-    @tool
-    async def trigger_training_job(
-        runtime: Runtime,
-        model_type: str = "mnist",
-        epochs: int | str | None = None,
-        lr: float | str | None = None,
-        batch_size: int | str | None = None,
-        gpu_enabled: bool | str | None = None,
-        gpus: int | str | None = None,
-        nodes: int | str | None = None,
-        memory_gib: int | str | None = None,
-        seed: int | str | None = None,
-        max_runtime_minutes: int | str | None = None,
-        model: str | None = None,
-        dataset: str | None = None,
-        block_size: int | str | None = None,
-    ) -> str:
+    @tool(args_schema=Training)
+    async def trigger_training_job(runtime: Runtime, **given: Any) -> str:
         """Propose a training. It does NOT start anything: people approve or reject the proposal with their own hands.
 
         Args:
@@ -78,31 +88,15 @@ def build_toolkit(desk: Desk) -> list[BaseTool]:
             dataset: for distilgpt2 only: another Hugging Face data set, or text below the data folder.
             block_size: for distilgpt2 only: tokens a block.
         """
-        parameters = _parameters(locals())
-        return await _told(desk.propose(runtime.context, _spec(model_type, parameters)))
+        return await _told(desk.propose(runtime.context, _spec(given)))
 
-    @tool
-    async def estimate_training_cost(
-        runtime: Runtime,
-        model_type: str = "mnist",
-        epochs: int | str | None = None,
-        lr: float | str | None = None,
-        batch_size: int | str | None = None,
-        gpu_enabled: bool | str | None = None,
-        gpus: int | str | None = None,
-        nodes: int | str | None = None,
-        memory_gib: int | str | None = None,
-        max_runtime_minutes: int | str | None = None,
-        model: str | None = None,
-        dataset: str | None = None,
-        block_size: int | str | None = None,
-    ) -> str:
+    @tool(args_schema=Estimated)
+    async def estimate_training_cost(runtime: Runtime, **given: Any) -> str:
         """Say what a training would cost and how long it would take, without proposing it.
 
         Args: the same as for trigger_training_job.
         """
-        parameters = _parameters(locals())
-        return await _told(desk.estimate(runtime.context, _spec(model_type, parameters)))
+        return await _told(desk.estimate(runtime.context, _spec(given)))
 
     @tool
     async def get_training_status(runtime: Runtime, job_name: str | None = None) -> str:
@@ -185,15 +179,6 @@ async def _told(asked: Awaitable[str]) -> str:
         raise ToolException(str(error)) from error
 
 
-def _parameters(arguments: dict[str, Any]) -> dict[str, object]:
-    """A tool's own arguments as spec parameters; `gpu_enabled` becomes a number of GPUs unless one was named."""
-    given = {name: value for name, value in arguments.items() if name not in {"runtime", "model_type", "desk"}}
-    enabled = given.pop("gpu_enabled", None)
-    if given.get("gpus") is None and enabled is not None:
-        given["gpus"] = enabled
-    return given
-
-
 def _references(runs: list[str] | str | None) -> list[str]:
     """Numbers, names or words for runs; in one text they stand between commas, "and" or spaces."""
     if not isinstance(runs, str):
@@ -202,8 +187,12 @@ def _references(runs: list[str] | str | None) -> list[str]:
     return [word for part in parts for word in ([part] if part.endswith("best") else part.split())]
 
 
-def _spec(recipe: str, parameters: dict[str, object]) -> TrainingSpec:
+def _spec(given: dict[str, Any]) -> TrainingSpec:
+    """What was asked for; `gpu_enabled` becomes a number of GPUs unless one was named."""
+    recipe, enabled = given.pop("model_type"), given.pop("gpu_enabled")
+    if given["gpus"] is None:
+        given["gpus"] = enabled
     try:
-        return parse_spec(recipe, parameters)
+        return parse_spec(recipe, given)
     except SpecError as error:
         raise ToolException(str(error)) from error
