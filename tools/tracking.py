@@ -167,14 +167,6 @@ class Tracking:
 
         return await self._call(look)
 
-    async def compare(self, run_ids: Sequence[str]) -> Comparison:
-        """Runs side by side, in the order given; `TrackingError` names one that is not there."""
-        found = [(run_id, await self.run(run_id)) for run_id in run_ids]
-        missing = [_clean(run_id)[:40] for run_id, run in found if run is None]
-        if missing:
-            raise TrackingError(f"MLflow at {self.shown} has no run {', '.join(missing)}. List the experiment's runs.")
-        return compared([run for _, run in found if run is not None])
-
     async def search(self, experiment: str, limit: int) -> list[RunSummary]:
         """The newest runs of one experiment, newest first, without their epochs."""
 
