@@ -74,13 +74,14 @@ class Steps:
         return await self._acts[step.act](self, job, observed, step)
 
     async def _observed(self, job: Job) -> Observation:
-        """What the engine shows; of a running job that it has forgotten, what the run's record tells."""
+        """What the engine shows; of a job that it had and has forgotten, what the run's record tells."""
         if job.phase is JobPhase.QUEUED:
             return Observation(standing=Standing.ABSENT)
         observed = await self._engine.observe(job.name)
-        if observed.standing is Standing.ABSENT and job.phase is JobPhase.RUNNING and job.run_id:
+        if observed.standing is Standing.ABSENT and job.uid and job.run_id:
             end = await self._runs.end_of(job.run_id)
-            return remembered(job, end) if end is not None else observed
+            if end is not None:
+                return remembered(job, end, (await self._proposal(job)).offer.resources.nodes)
         return observed
 
     async def _permit(self, job: Job, observed: Observation, step: Step) -> bool:

@@ -126,22 +126,28 @@ def next_step(job: Job, observed: Observation, now: datetime) -> Step:
             return Step(act=Act.WAIT)
 
 
-def remembered(job: Job, end: RunEnd) -> Observation:
-    """A running job that its engine has forgotten (deleted, or too long ago), by its run's record of the end."""
+def remembered(job: Job, end: RunEnd, nodes: int) -> Observation:
+    """A job that its engine has forgotten (deleted, or too long ago), by its run's record of the end.
+
+    One that nobody saw start held its `nodes` since it was submitted, as far as anybody knows.
+    """
+    held = [
+        Attempt(
+            number=one.attempt,
+            started_at=one.started_at,
+            ended_at=one.ended_at or max(end.ended_at, one.started_at),
+            estimated=one.estimated or one.ended_at is None,
+            machine=Machine(gpu_product=one.resources.gpu_product, spot=one.resources.spot),
+        )
+        for one in job.intervals
+    ]
+    since = job.submitted_at or job.approved_at
+    unseen = Attempt(number=1, started_at=since, ended_at=max(end.ended_at, since), estimated=True)
     return Observation(
         standing=Standing.ENDED,
         uid=job.uid,
         digest=job.digest,
-        attempts=tuple(
-            Attempt(
-                number=held.attempt,
-                started_at=held.started_at,
-                ended_at=held.ended_at or max(end.ended_at, held.started_at),
-                estimated=held.estimated or held.ended_at is None,
-                machine=Machine(gpu_product=held.resources.gpu_product, spot=held.resources.spot),
-            )
-            for held in job.intervals
-        ),
+        attempts=tuple(held or [unseen] * nodes),
         exit_code=_RECORDED[end.phase],
         progress=Progress(result=end.metrics, error=FORGOTTEN if end.phase is JobPhase.FAILED else None),
     )

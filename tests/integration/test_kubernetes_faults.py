@@ -159,6 +159,20 @@ async def test_a_job_that_ended_and_went_while_nobody_looked_is_told_by_its_run(
     assert (await verify(place.bot.store)).whole
 
 
+async def test_a_job_that_ran_and_went_unseen_is_charged_from_its_submission(place: Place) -> None:
+    proposal = await place.approved()
+    submitted = (await place.looked(proposal)).job
+    assert submitted.phase is JobPhase.SUBMITTED and submitted.submitted_at and submitted.run_id
+    place.cluster.delete(JOBS, "training", proposal.job_name, {"propagationPolicy": "Background"})
+    ended = submitted.submitted_at + timedelta(minutes=30)
+    place.bot.world.clock.forward(hours=60)
+    place.bot.world.runs.ends[submitted.run_id] = RunEnd(phase=JobPhase.SUCCEEDED, ended_at=ended, metrics={})
+    job = (await place.looked(proposal)).job
+    (held,) = job.intervals
+    assert job.phase is JobPhase.SUCCEEDED
+    assert (held.started_at, held.ended_at, held.estimated) == (submitted.submitted_at, ended, True)
+
+
 async def test_a_job_that_nobody_knows_the_end_of_is_charged_for_its_approved_time_at_most(place: Place) -> None:
     proposal = await place.running()
     place.cluster.delete(JOBS, "training", proposal.job_name, {"propagationPolicy": "Background"})
