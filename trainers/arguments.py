@@ -58,6 +58,7 @@ def add_common_arguments(parser: Parser) -> None:
     data_dir = Path(os.environ.get("SIGNALBOX_DATA_DIR") or "data")
     parser.add_argument("--data-dir", type=Path, default=data_dir, help="folder of data sets and models [%(default)s]")
     parser.add_argument("--output-dir", type=Path, default=Path("output"), help="folder of checkpoints [%(default)s]")
+    parser.add_argument("--max-steps", type=whole(1, 10**9), help="end after so many steps [those of all epochs]")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     parser.add_argument(
         "--checkpoint-seconds",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import math
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,7 +182,7 @@ def train(run: Run) -> None:
     model = build_model().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = together(model, ranks)
     optimizer = AdamW(model, BETAS, WEIGHT_DECAY)
-    steps = args.epochs * math.ceil(len(data.labels) / args.batch_size)
+    steps = run.steps(len(data.labels))
     with run.training(samples=len(data.labels), device=device, parts={"model": model, "optimizer": optimizer}):
         for _ in run.epochs():
             model.train()

@@ -121,7 +121,7 @@ class Training:
         kinds = [[w for w in self.parameters if (w.ndim > 1) is matrix] for matrix in (True, False)]
         groups: list[dict[str, Any]] = [{"params": kinds[0]}, {"params": kinds[1], "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
-        self.steps = args.epochs * math.ceil(len(self.blocks.train) / args.batch_size)
+        self.steps = run.steps(len(self.blocks.train))
         # The first step is step 1 of the rise: at 0 it would change nothing.
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_share((step + 1) / self.steps)
@@ -234,7 +234,7 @@ def train(run: Run) -> None:
 
 
 def _train_epoch(run: Run, training: Training, epoch: int) -> None:
-    before = (epoch - 1) * (training.steps // run.args.epochs)
+    before = (epoch - 1) * math.ceil(len(training.blocks.train) / run.args.batch_size)
     window, tokens, since = max(1, training.steps // LOSS_POINTS), 0, time.monotonic()
     for batch in run.batches():
         number = before + run.position.batch + 1

@@ -105,7 +105,7 @@ class Run:
         self.checkpoint: Path = args.output_dir / CHECKPOINT
         self.parameters = {name: value for name, value in vars(args).items() if name not in SURROUNDINGS}
         self.tracker = Tracker(name=name, experiment=args.experiment, output_dir=args.output_dir)
-        self.tracker.params(self.parameters)
+        self.tracker.params({name: value for name, value in self.parameters.items() if value is not None})
         self._interruption = interruption
 
     def make_output_dir(self) -> None:
@@ -136,25 +136,38 @@ class Run:
         self._interruption.defer()
         if args.resume:
             self._restore()
-        position, batches = self.position, math.ceil(samples / args.batch_size)
-        steps, done = args.epochs * batches, (position.epoch - 1) * batches + position.batch
-        self._batches = batches
+        position, steps = self.position, self.steps(samples)
+        batches: int = math.ceil(samples / args.batch_size)
+        self._steps, self._batches = steps, batches
+        self._epochs = math.ceil(steps / self._batches)
+        done = (position.epoch - 1) * self._batches + position.batch
         self._window = max(GPU_WINDOW if device.type == "cuda" else 1, steps // LOSS_POINTS)
-        self._lines = ProgressLines(steps=steps, epochs=args.epochs, done=done)
+        self._lines = ProgressLines(steps=steps, epochs=self._epochs, done=done)
         hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         threads = torch.get_num_threads()
         self.tracker.tags({"device": hardware, "threads": threads, "torch_version": torch.__version__})
-        emit("started", steps=steps, epochs=args.epochs, device=device.type, run_id=self.tracker.run_id)
-        say(f"{args.epochs} epochs of {batches} steps with {args.batch_size} samples, on {hardware}, {threads} threads")
+        emit("started", steps=steps, epochs=self._epochs, device=device.type, run_id=self.tracker.run_id)
+        say(f"{steps} steps with {args.batch_size} samples, {batches} an epoch, on {hardware}, {threads} threads")
         try:
             yield position
         except Interrupted:
             self.save()
             raise
 
+    def steps(self, samples: int) -> int:
+        """Of the whole training, so many samples being an epoch."""
+        steps: int = self.args.epochs * math.ceil(samples / self.args.batch_size)
+        most: int | None = self.args.max_steps
+        return min(steps, most or steps)
+
     def epochs(self) -> Iterator[int]:
-        """The epochs that are left, the one under way first."""
-        yield from range(self.position.epoch, self.args.epochs + 1)
+        """The epochs that are left, the one under way first; the last is cut short where the steps are over before."""
+        yield from range(self.position.epoch, self._epochs + 1)
+
+    @property
+    def _last(self) -> int:
+        """How many batches the epoch under way has."""
+        return min(self._batches, self._steps - (self.position.epoch - 1) * self._batches)
 
     def batches(self) -> Iterator[torch.Tensor]:
         """The epoch's batches that are left: sample numbers (≤ batch_size,) on the device, in an order of its own.
@@ -168,7 +181,7 @@ class Run:
         # The loss curve starts anew here; what the epoch's sums hold already was drawn before the interruption.
         self._drawn = self._loss_sum(), self.position.samples
         self._clock = time.monotonic()
-        for batch in torch.split(order, self.args.batch_size)[self.position.batch :]:
+        for batch in torch.split(order, self.args.batch_size)[self.position.batch : self._last]:
             self.check()
             self._separate_chances()
             yield batch
@@ -201,7 +214,7 @@ class Run:
             before = position.sums.get(name)
             position.sums[name] = value.detach().double() + (0 if before is None else before)
         # Reading a value makes a GPU wait, so the loss is read once a window.
-        if position.batch % self._window == 0 or position.batch == self._batches:
+        if position.batch % self._window == 0 or position.batch == self._last:
             self._draw()
 
     def _draw(self) -> None:
@@ -228,16 +241,14 @@ class Run:
         kept = finite(metrics)
         self.position.history.append(kept)
         self.tracker.metrics(kept, epoch)
-        emit("epoch", epoch=epoch, epochs=self.args.epochs, metrics=kept)
-        say(f"epoch {epoch}/{self.args.epochs}  " + "  ".join(f"{name} {value:.4g}" for name, value in kept.items()))
+        emit("epoch", epoch=epoch, epochs=self._epochs, metrics=kept)
+        say(f"epoch {epoch}/{self._epochs}  " + "  ".join(f"{name} {value:.4g}" for name, value in kept.items()))
 
     def finished(self) -> None:
         """Report the result: the last evaluation, and what the whole process took."""
         duration = time.monotonic() - self.started
         metrics = {**self.position.history[-1], "peak_memory_mb": _peak_memory_mb(self._device)}
-        self.tracker.metrics(
-            {"duration_seconds": duration, "peak_memory_mb": metrics["peak_memory_mb"]}, self.args.epochs
-        )
+        self.tracker.metrics({"duration_seconds": duration, "peak_memory_mb": metrics["peak_memory_mb"]}, self._epochs)
         emit("result", metrics=metrics, duration_seconds=round(duration, 2))
         say(f"done in {duration:.1f} s")
 

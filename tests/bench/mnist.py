@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shlex
@@ -24,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from trainers.mnist_cnn import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 60_000  # of an epoch
@@ -81,13 +84,21 @@ def _theirs(output: str) -> float | None:
     return int(counts[-1][0]) / int(counts[-1][1]) if counts else None
 
 
-def ours(epochs: int, seed: int, data_dir: Path, folder: str) -> Outcome:
+def ours(epochs: float, seed: int, data_dir: Path, folder: str) -> Outcome:
+    """`epochs` may be parts of them: the steps are counted, and the schedule is fitted to them."""
+    steps = round(epochs * math.ceil(IMAGES / DEFAULTS["mnist"]["batch_size"]))
     command = [sys.executable, "-m", "trainers.mnist_cnn", "--dataset", "mnist", "--offline"]
-    options = {"--data-dir": data_dir, "--output-dir": folder, "--epochs": epochs, "--seed": seed}
+    options = {
+        "--data-dir": data_dir,
+        "--output-dir": folder,
+        "--epochs": math.ceil(epochs),
+        "--max-steps": steps,
+        "--seed": seed,
+    }
     return measure([*command, *(str(part) for option in options.items() for part in option)], "ours")
 
 
-def report(name: str, epochs: int, outcomes: list[Outcome], base: list[Outcome]) -> tuple[float, float, float]:
+def report(name: str, epochs: float, outcomes: list[Outcome], base: list[Outcome]) -> tuple[float, float, float]:
     """Print a row of medians; speed relative to the baseline, the worst seed's accuracy, the greatest memory."""
     seconds = statistics.median(one.seconds for one in outcomes)
     told = [one.accuracy for one in outcomes if one.accuracy is not None]
@@ -104,7 +115,7 @@ def main() -> None:
     parser.add_argument("--synthetic", action="store_true", help="make and use the stand-in data: it is not MNIST")
     parser.add_argument("--baseline", help="command line of an external baseline; run in the repository's folder")
     parser.add_argument("--baseline-epochs", type=int, default=2, help="epochs that the baseline does [%(default)s]")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 5], help="epochs of ours, a row each")
+    parser.add_argument("--epochs", type=float, nargs="+", default=[0.5, 1, 3, 5], help="epochs of ours, a row each")
     parser.add_argument("--seeds", type=int, default=3, help="trainings a row [%(default)s]")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +134,7 @@ def compare(args: argparse.Namespace, data_dir: Path, folder: str) -> None:
     """Measure both in turns, print the rows and say which goals are met."""
     own = [sys.executable, "-m", "tests.bench.mnist_baseline", str(data_dir), str(args.baseline_epochs)]
     baseline: list[Outcome] = []
-    rows: dict[int, list[Outcome]] = {epochs: [] for epochs in args.epochs}
+    rows: dict[float, list[Outcome]] = {epochs: [] for epochs in args.epochs}
     for seed in range(args.seeds):
         baseline.append(measure(shlex.split(args.baseline) if args.baseline else [*own, str(seed)], "theirs"))
         for epochs, outcomes in rows.items():
@@ -133,7 +144,7 @@ def compare(args: argparse.Namespace, data_dir: Path, folder: str) -> None:
     print(f"{'':34}{'seconds':>8}{'images/s':>12}  {'accuracy':24}{'MB':>8}{'speed':>10}")
     name = "external baseline" if args.baseline else "ordinary script (stand-in)"
     _, base_accuracy, _ = report(f"{name}, {args.baseline_epochs} epochs", args.baseline_epochs, baseline, baseline)
-    found = [report(f"trainers.mnist_cnn, {e} epochs", e, outcomes, baseline) for e, outcomes in rows.items()]
+    found = [report(f"trainers.mnist_cnn, {e:g} epochs", e, outcomes, baseline) for e, outcomes in rows.items()]
     for accuracy, times in GOALS:
         wanted, words = (base_accuracy, "the baseline's accuracy") if args.synthetic else (accuracy, f"{accuracy:.1%}")
         met = any(speed >= times and worst >= wanted for speed, worst, _ in found)

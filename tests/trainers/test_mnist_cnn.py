@@ -149,7 +149,12 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(trainers, tmp_path):
 
 
 def test_killed_at_any_moment_and_resumed_is_as_if_never_killed(trainers, tmp_path):
-    assert_kills_change_nothing(trainers, tmp_path, "mnist_cnn", "--epochs", 12, "--seed", 5, **ALONE)
+    args = ("--epochs", 50, "--max-steps", 520, "--seed", 5)  # 45 an epoch, the last of them cut short
+    outcome = assert_kills_change_nothing(trainers, tmp_path, "mnist_cnn", *args, **ALONE)
+    assert outcome.event("started")["steps"] == 520
+    assert outcome.event("result")["metrics"]["val_accuracy"] >= 0.95
+    epochs = [event["epoch"] for event in outcome.events if event["event"] == "epoch"]
+    assert epochs[-1:] == [12], "evaluated at its end"
 
 
 def test_an_early_signal_ends_with_the_status_of_an_interruption(trainers, tmp_path):
