@@ -8,6 +8,7 @@ KUBERNETES_VALIDATE_VERSION := 1.37.0
 UV := $(CURDIR)/.uv/bin/uv
 BOT := .venv/bin/python
 TRAINERS := .venv-trainers/bin/python
+ON_ALL_CORES := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # Set by some images: without compiled files the tests' hundred bots would each compile all that they import.
 export PYTHONDONTWRITEBYTECODE :=
@@ -49,8 +50,8 @@ types: .venv/.ready .venv-trainers/.ready  ## mypy --strict over bot, tools and 
 	@.venv/bin/mypy --python-executable $(TRAINERS) trainers
 
 test: setup lint types  ## everything that must hold: lint, types, all tests
-	@$(BOT) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
-	@$(TRAINERS) -m pytest tests/trainers
+	@$(BOT) -m pytest $(ON_ALL_CORES)
+	@$(TRAINERS) -m pytest $(ON_ALL_CORES) tests/trainers
 
 quick: .venv/.ready  ## the fast tests only
 	@$(BOT) -m pytest tests/unit tests/contract tests/agent tests/infra
