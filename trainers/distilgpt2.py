@@ -24,13 +24,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainers import model_folder
 from trainers.arguments import Parser, add_common_arguments, is_offline, real, whole
 from trainers.harness import main
 from trainers.hub import reach_hub
 from trainers.memory import is_out_of_memory
 from trainers.packing import to_blocks
 from trainers.reporting import ExitCode, TrainerError
-from trainers.run import LOSS_POINTS, Run, Stateful, torch_device
+from trainers.run import LOSS_POINTS, MODEL_FOLDER, Run, Stateful, torch_device
 from trainers.texts import read_text
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ WEIGHT_DECAY = 0.01  # of matrices; biases and norms have none
 WARMUP = 0.06  # share of the steps in which the learning rate rises to its peak
 LAST_LR = 0.1  # where the cosine ends, as a share of the peak
 CLIP = 1.0  # greatest norm of the gradient
+EXAMPLE_TOKENS = 8  # of the validation text, as example input of the recorded model
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -181,6 +183,19 @@ class Training:
         }
         return {"val_loss": loss, **perplexities}
 
+    def save(self) -> None:
+        """Write the model as a folder that `from_pretrained` reads; where there is a record, it gets it for MLflow."""
+        from trainers.causal_model import save_model
+
+        folder = self.args.output_dir / MODEL_FOLDER
+        save_model(self.model, self.tokenizer, folder)
+        if self.run.tracker.active:
+            validation = self.blocks.validation if len(self.blocks.validation) else self.blocks.rest
+            example = self.tokenizer.decode(validation[0, :EXAMPLE_TOKENS].tolist(), skip_special_tokens=True)
+            # With its answer it fits into a block, and so into what the model was trained to look at.
+            contents = model_folder.complete(folder, self.tokenizer, example, self.args.block_size // 2)
+            self.run.tracker.model(folder, contents)
+
     def out_of_memory(self) -> OutOfMemory:
         """What to say where a step's blocks do not fit: which do, found by trying."""
         args, processes = self.args, self.ranks.size
@@ -226,11 +241,7 @@ def train(run: Run) -> None:
             _train_epoch(run, training, epoch)
             run.epoch_done(training.evaluate())
     if run.ranks.leads:
-        from trainers.causal_model import save_model
-
-        folder = run.args.output_dir / "model"
-        save_model(training.model, training.tokenizer, folder)
-        run.tracker.artifact(folder)
+        training.save()
 
 
 def _train_epoch(run: Run, training: Training, epoch: int) -> None:

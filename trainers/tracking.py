@@ -91,9 +91,9 @@ class Tracker:
         """Record a file or a folder, which must stay as it is until `close`."""
         self._put("artifact", path=str(path.resolve()))
 
-    def model(self, folder: Path, tensors: dict[str, Any]) -> None:
-        """Record a folder of `model_folder.write`, with what that returned; it must stay as it is until `close`."""
-        self._put("model", path=str(folder.resolve()), tensors=tensors)
+    def model(self, folder: Path, contents: dict[str, Any]) -> None:
+        """Record a folder of `model_folder`, with what that returned; it must stay as it is until `close`."""
+        self._put("model", path=str(folder.resolve()), contents=contents)
 
     def close(self, status: str) -> None:
         """Finish the run as FINISHED, FAILED or KILLED, and wait for the writer; what it missed is left as JSON."""
@@ -210,7 +210,7 @@ class Writer:
         self._pending = [r for r in self._pending if r["kind"] in ("artifact", "model", "end")]
         for record in self._of_kind("model"):
             folder = Path(record["path"])
-            model_folder.describe(folder, run_id, record["tensors"])
+            model_folder.describe(folder, run_id, record["contents"])
             client.log_artifacts(run_id, str(folder), artifact_path=folder.name)
             self._pending.remove(record)
         for record in self._of_kind("artifact"):

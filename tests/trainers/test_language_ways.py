@@ -13,6 +13,7 @@ import mlflow
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainers.conftest import ALONE, Outcome, Trainers, finish, interrupt
 from tests.trainers.killing import assert_kills_change_nothing
@@ -108,6 +109,24 @@ def test_a_step_that_does_not_fit_says_what_does(trainers: Trainers, tmp_path: P
     assert advised.code == 0, advised.stderr
 
 
+def assert_mlflow_reads_the_model(client: mlflow.MlflowClient, run_id: str, place: Path) -> None:
+    """As its own kind and as a function, from the only copy of the weights, where `from_pretrained` finds them too."""
+    folder = Path(client.download_artifacts(run_id, "model", str(place)))
+    assert [file.name for file in folder.rglob("*.safetensors")] == ["model.safetensors"]
+    described = mlflow.models.Model.load(folder)
+    assert described.run_id == run_id
+    signature = described.signature.to_dict()
+    assert '"string"' in signature["inputs"] and signature["outputs"] == signature["inputs"]
+    example = described.load_input_example(str(folder))
+    assert example == "signal 0"
+    (answer,) = mlflow.pyfunc.load_model(str(folder)).predict(example)
+    assert answer.startswith(example) and len(answer) <= len(example) + 16, "half a block at most"
+    pipeline = mlflow.transformers.load_model(str(folder))
+    assert pipeline.tokenizer(example)["input_ids"] == AutoTokenizer.from_pretrained(folder)(example)["input_ids"]
+    weights = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    torch.testing.assert_close(pipeline.model.state_dict(), weights, rtol=0, atol=0)
+
+
 def test_the_record_has_the_rate_the_pace_and_perplexity_a_word(
     trainers: Trainers, folder: Path, tmp_path: Path
 ) -> None:
@@ -125,7 +144,7 @@ def test_the_record_has_the_rate_the_pace_and_perplexity_a_word(
     assert max(rates) == pytest.approx(0.003, rel=0.05) and rates[-1] == pytest.approx(0.0003, rel=0.05)
     for name in ("val_perplexity", "val_word_perplexity"):
         assert [metric.step for metric in client.get_metric_history(run_id, name)] == [0, 1]
-    assert "model" in [artifact.path for artifact in client.list_artifacts(run_id)]
+    assert_mlflow_reads_the_model(client, run_id, tmp_path)
     before, after = metrics(outcome)
     # Each byte is a token, and the first has no predecessor.
     tokens = len((folder / "text" / "valid.txt").read_text())
