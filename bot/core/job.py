@@ -129,19 +129,21 @@ def next_step(job: Job, observed: Observation, now: datetime) -> Step:
 def remembered(job: Job, end: RunEnd, nodes: int) -> Observation:
     """A job that its engine has forgotten (deleted, or too long ago), by its run's record of the end.
 
-    One that nobody saw start held its `nodes` since it was submitted, as far as anybody knows.
+    One that nobody saw start held its `nodes` since it was submitted, as far as anybody knows. It may have waited
+    before, and anybody may have closed its run long after: nothing was held for more than the approved time.
     """
+    longest = timedelta(seconds=job.max_runtime_seconds)
     held = [
         Attempt(
             number=one.attempt,
             started_at=one.started_at,
-            ended_at=one.ended_at or max(end.ended_at, one.started_at),
+            ended_at=one.ended_at or min(max(end.ended_at, one.started_at), one.started_at + longest),
             estimated=one.estimated or one.ended_at is None,
             machine=Machine(gpu_product=one.resources.gpu_product, spot=one.resources.spot),
         )
         for one in job.intervals
     ]
-    since = job.submitted_at or job.approved_at
+    since = max(job.submitted_at or job.approved_at, end.ended_at - longest)
     unseen = Attempt(number=1, started_at=since, ended_at=max(end.ended_at, since), estimated=True)
     return Observation(
         standing=Standing.ENDED,

@@ -159,25 +159,37 @@ async def test_a_job_that_ended_and_went_while_nobody_looked_is_told_by_its_run(
     assert (await verify(place.bot.store)).whole
 
 
-async def test_a_job_that_ran_and_went_unseen_is_charged_from_its_submission(place: Place) -> None:
+@pytest.mark.parametrize(("minutes", "charged"), [(30, 30), (900, 200)], ids=["at once", "after a long wait"])
+async def test_a_job_that_ran_and_went_unseen_is_charged_from_its_submission(
+    place: Place, minutes: int, charged: int
+) -> None:
+    """For what was approved at most: nobody knows how much of the time it waited for room."""
     proposal = await place.approved()
     submitted = (await place.looked(proposal)).job
     assert submitted.phase is JobPhase.SUBMITTED and submitted.submitted_at and submitted.run_id
     place.cluster.delete(JOBS, "training", proposal.job_name, {"propagationPolicy": "Background"})
-    ended = submitted.submitted_at + timedelta(minutes=30)
+    ended = submitted.submitted_at + timedelta(minutes=minutes)
     place.bot.world.clock.forward(hours=60)
     place.bot.world.runs.ends[submitted.run_id] = RunEnd(phase=JobPhase.SUCCEEDED, ended_at=ended, metrics={})
     job = (await place.looked(proposal)).job
     (held,) = job.intervals
     assert job.phase is JobPhase.SUCCEEDED
-    assert (held.started_at, held.ended_at, held.estimated) == (submitted.submitted_at, ended, True)
+    assert (held.started_at, held.ended_at, held.estimated) == (ended - timedelta(minutes=charged), ended, True)
 
 
-async def test_a_job_that_nobody_knows_the_end_of_is_charged_for_its_approved_time_at_most(place: Place) -> None:
+@pytest.mark.parametrize("closed", [False, True], ids=["open run", "run closed by hand"])
+async def test_a_job_that_nobody_knows_the_end_of_is_charged_for_its_approved_time_at_most(
+    place: Place, closed: bool
+) -> None:
     proposal = await place.running()
     place.cluster.delete(JOBS, "training", proposal.job_name, {"propagationPolicy": "Background"})
     place.cluster.finish_termination()
-    place.bot.world.clock.forward(hours=60)
+    world = place.bot.world
+    world.clock.forward(hours=60)
+    if closed:
+        world.runs.ends[world.runs.runs[proposal.id]] = RunEnd(
+            phase=JobPhase.FAILED, ended_at=world.clock(), metrics={}
+        )
     job = (await place.looked(proposal)).job
     (held,) = job.intervals
     assert held.ended_at == held.started_at + timedelta(seconds=job.max_runtime_seconds) and held.estimated
