@@ -5,6 +5,8 @@ An adapter from proposals and jobs to `tools.tracking`; its errors become ours, 
 
 from __future__ import annotations
 
+import math
+
 from bot.core.errors import Unavailable
 from bot.core.job import Job, JobPhase, RunEnd
 from bot.core.proposal import Proposal
@@ -61,5 +63,6 @@ class TrackedRuns:
             raise Unavailable(str(error)) from error
         if run is None or run.ended_at is None or run.status not in PHASE:
             return None
-        metrics = {name: value for name, value in run.metrics.items() if not name.startswith(SYSTEM)}
+        own = {name: value for name, value in run.metrics.items() if not name.startswith(SYSTEM)}
+        metrics = {name: value for name, value in own.items() if math.isfinite(value)}  # JSON has no other numbers
         return RunEnd(phase=PHASE[run.status], ended_at=run.ended_at, metrics=metrics)

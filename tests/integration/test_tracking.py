@@ -7,6 +7,7 @@ sentence without secrets, in time.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from bot.core.job import JobPhase
+from bot.runs import TrackedRuns
 from tools.curves import comparison_curve, learning_curve
 from tools.tracking import ENVIRONMENT, Tracking, TrackingError, TrackingUnavailable, compared
 
@@ -371,3 +374,18 @@ async def test_pictures_drawn_at_once_are_whole(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "same.png"
     await asyncio.gather(*(asyncio.to_thread(learning_curve, "same", EPOCHS, path) for _ in range(2)))
     looked_at(path)
+
+
+async def test_an_end_is_told_once_the_trainer_has_closed_its_run_and_in_numbers_that_json_has(
+    tracking: Tracking,
+) -> None:
+    runs, mlflow = TrackedRuns(tracking), client(tracking)
+    run_id = await ensure(tracking)
+    for name, value in {"val_loss": 0.5, "system/cpu": 3.0, "gap": math.nan}.items():
+        mlflow.log_metric(run_id, name, value)
+    assert await runs.end_of(run_id) is None
+    mlflow.set_terminated(run_id, "FINISHED")
+    end = await runs.end_of(run_id)
+    assert end is not None and (end.phase, end.metrics) == (JobPhase.SUCCEEDED, {"val_loss": 0.5})
+    assert abs(end.ended_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert await runs.end_of("0" * 32) is None
