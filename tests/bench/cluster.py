@@ -35,6 +35,7 @@ from tools.spec import parse_spec
 
 NAMESPACE = "training"
 DIGEST = "d" * 64
+LONG = {"max_runtime_minutes": 60}  # more than the bench takes on a slow machine
 CLOSE_SECONDS = 2.0  # between two ends of all streams, where that is the fault
 RATES = {"version": "r1", "effective_from": "2026-01-01T00:00:00Z", "cpu_core_hour": "0.05", "memory_gib_hour": "0.01"}
 SPEAK_SECONDS = 10.0  # between two lines of progress of one training
@@ -110,7 +111,7 @@ class Trainings:
 
 
 def job(name: str, proposal: str) -> dict[str, Any]:
-    shown = manifest.document(parse_spec("digits", {}), ClusterSettings(namespace=NAMESPACE))
+    shown = manifest.document(parse_spec("digits", LONG), ClusterSettings(namespace=NAMESPACE))
     made = manifest.complete(
         Submission(
             name=name, proposal_id=proposal, digest=DIGEST, manifest=shown, run_id="r", tracking_uri="http://mlflow"

@@ -33,7 +33,7 @@ from bot.store import records, schema
 from bot.store.database import Database
 from bot.store.store import Store
 from bot.store.writing import INSERT, Notice
-from tests.bench.cluster import DIGEST, Far, far_cluster, line_of, process, world_over
+from tests.bench.cluster import DIGEST, LONG, Far, far_cluster, line_of, process, world_over
 from tests.world import TEAM, Bot
 from tools.cost import Interval
 from tools.progress import Progress
@@ -41,7 +41,7 @@ from tools.progress import Progress
 GOAL_STREAMS, GOAL_RELISTS, GOAL_RSS_MB, GOAL_LAG_S = 5, 5, 350, 3.0
 PEACE_SECONDS, FAULT_SECONDS = 60.0, 15.0
 PACE_SECONDS = 1.2  # between two ends: Slack takes a message a second in one channel
-CAUGHT_UP_SECONDS = 150.0
+CAUGHT_UP_SECONDS = 300.0
 UPDATES_A_MINUTE, POSTS_A_SECOND = 50, 1
 FAULTS = {
     "": "peace",
@@ -104,7 +104,7 @@ async def _serve(url: str, kubeconfig: Path) -> None:
 
 async def _filled(bot: Bot, uids: dict[str, str], finished: int) -> None:
     """The rows of the trainings that the cluster has."""
-    proposal = await bot.propose()
+    proposal = await bot.propose(**LONG)
     await bot.approve(proposal)
     job = await bot.store.job(proposal.id)
     assert job is not None
