@@ -116,7 +116,8 @@ class Connection:
                     body=body,
                     auth_settings=["BearerToken"],
                 )
-                answer = await api.call_api(*asked, _request_timeout=aiohttp.ClientTimeout(total=seconds))
+                async with asyncio.timeout(SECONDS):  # a stream, too, is answered at once, whatever it says then
+                    answer = await api.call_api(*asked, _request_timeout=aiohttp.ClientTimeout(total=seconds))
                 response = answer.response
                 assert response is not None
                 if response.status >= 300:
