@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from bot.approvals.pricing import Pricing
@@ -24,7 +25,7 @@ from bot.store.store import Store
 from bot.store.writing import Writing
 from tools.cost import Interval
 from tools.crashpoints import crash
-from tools.engines.base import Engine, EngineRefused, Observation, Standing, Submission
+from tools.engines.base import Engine, EngineRefused, Observation, Standing, StopReason, Submission
 from tools.progress import Progress
 
 
@@ -74,14 +75,18 @@ class Steps:
         return await self._acts[step.act](self, job, observed, step)
 
     async def _observed(self, job: Job) -> Observation:
-        """What the engine shows; of a job that it had and has forgotten, what the run's record tells."""
+        """What the engine shows; of a job that it had and has forgotten, or its pods, what the run's record tells."""
         if job.phase is JobPhase.QUEUED:
             return Observation(standing=Standing.ABSENT)
         observed = await self._engine.observe(job.name)
-        if observed.standing is Standing.ABSENT and job.uid and job.run_id:
+        gone = observed.standing is Standing.ABSENT
+        # Pods go with their nodes. One that was cancelled may never have had any, and must not wait for MLflow.
+        bare = observed.standing is Standing.ENDED and not observed.attempts
+        if job.uid and job.run_id and (gone or (bare and observed.stopped is not StopReason.CANCELLED)):
             end = await self._runs.end_of(job.run_id)
             if end is not None:
-                return remembered(job, end, (await self._proposal(job)).offer.resources.nodes)
+                told = remembered(job, end, (await self._proposal(job)).offer.resources.nodes)
+                return told if gone else replace(observed, attempts=told.attempts)
         return observed
 
     async def _permit(self, job: Job, observed: Observation, step: Step) -> bool:

@@ -18,7 +18,7 @@ from bot.core.proposal import Proposal
 from bot.store.audit import verify
 from bot.store.reading import OpenJob
 from tests.fakes.kubernetes import Cluster
-from tests.fakes.kubernetes.kinds import JOBS
+from tests.fakes.kubernetes.kinds import JOBS, PODS
 from tests.world import Bot, World
 from tools.cost import actual
 from tools.engines.kubernetes import connection
@@ -175,6 +175,35 @@ async def test_a_job_that_ran_and_went_unseen_is_charged_from_its_submission(
     (held,) = job.intervals
     assert job.phase is JobPhase.SUCCEEDED
     assert (held.started_at, held.ended_at, held.estimated) == (ended - timedelta(minutes=charged), ended, True)
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["nobody saw it run", "seen running"])
+async def test_a_training_whose_pod_went_with_its_node_is_charged_until_its_run_ended(
+    place: Place, seen: bool, tmp_path: Path
+) -> None:
+    """The bot was down while it ended, its node was scaled down, and its Job still stands there as complete."""
+    proposal = await place.running() if seen else await place.approved()
+    before = (await place.looked(proposal)).job
+    (pod,) = place.cluster.pods(proposal.job_name)
+    if not seen:
+        place.cluster.schedule(pod)
+        place.cluster.run(pod)
+    place.cluster.succeed(pod)
+    place.cluster.delete(PODS, "training", pod["metadata"]["name"], {})
+    place.cluster.finish_termination()
+    assert before.run_id is not None and before.submitted_at is not None
+    ended = place.bot.world.clock() + timedelta(minutes=30)
+    world = place.bot.world
+    world.runs.ends[before.run_id] = RunEnd(phase=JobPhase.SUCCEEDED, ended_at=ended, metrics={})
+    world.clock.forward(hours=60)
+    settings, config = ClusterSettings(namespace="training"), str(tmp_path / "kubeconfig")
+    async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0) as engine:  # of a bot that starts
+        world.engine = engine  # type: ignore[assignment]
+        job = (await Place(place.cluster, Bot(world, place.bot.store)).looked(proposal)).job
+    assert job.phase is JobPhase.SUCCEEDED
+    (held,) = job.intervals
+    began = before.intervals[0].started_at if seen else before.submitted_at
+    assert (held.started_at, held.ended_at, held.estimated) == (began, ended, True)
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["open run", "run closed by hand"])
