@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes.kubernetes import Cluster
 from tools.engines.base import EngineUnavailable, Observation, Standing, Submission
+from tools.engines.kubernetes import connection, logs, reflector
 from tools.engines.kubernetes import engine as module
-from tools.engines.kubernetes import logs, reflector
 from tools.engines.kubernetes.engine import KubernetesEngine
 from tools.engines.kubernetes.manifest import ClusterSettings
 from tools.spec import parse_spec
@@ -163,6 +163,22 @@ async def test_a_stream_that_says_nothing_is_opened_anew(
     monkeypatch.setattr(reflector, "QUIET_SECONDS", 0.3)
     await started(engine, "b")  # what the streams say ends their first, patient wait
     cluster.silence_watches()
+    runs(cluster, "a")
+    await until(engine, "a", running)
+
+
+async def test_a_stream_that_is_not_even_answered_is_asked_for_again(
+    cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(connection, "SECONDS", 0.5)
+    await started(engine, "a")
+    await engine.reflector.ready()
+    async with asyncio.timeout(10):
+        while cluster.streams.now < 3:
+            await asyncio.sleep(0.02)
+    cluster.spoil("watch", "pods", "hang")
+    cluster.close_watches()
     runs(cluster, "a")
     await until(engine, "a", running)
 
