@@ -38,6 +38,7 @@ class CausalLoss:
         self._model = model
         self._half = half
         self._head: nn.Linear | None = model.get_output_embeddings() if self._comes_apart() else None
+        model.get_input_embeddings().register_forward_hook(_lighten_backward)
 
     @property
     def chunked(self) -> bool:
@@ -98,8 +99,14 @@ class _HeadLoss(torch.autograd.Function):
         return *gradients, None, None, None
 
 
+def _lighten_backward(_module: Any, _given: Any, embedded: torch.Tensor) -> None:
+    """On a CPU, give back the layers' activations before the embedding's gradient, a second one of the head's size."""
+    if embedded.requires_grad and embedded.device.type == "cpu":
+        embedded.register_hook(lambda _: _give_back_free_memory())  # type: ignore[no-untyped-call]
+
+
 def _give_back_free_memory() -> None:
-    """Before the step's peak: the heap keeps what the last step's gradients left, 150 MB for 82 million weights."""
+    """Before a step's peaks: the heap keeps what was freed, some 150 MB each time for 82 million weights."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; musl has none
         if trim is not None:

@@ -183,6 +183,27 @@ async def test_a_stream_that_is_not_even_answered_is_asked_for_again(
     await until(engine, "a", running)
 
 
+async def test_logs_that_hang_hold_up_nothing_else(cluster: Cluster, engine: KubernetesEngine) -> None:
+    names = [f"a-{number}" for number in range(20)]
+    await started(engine, *names)
+    await engine.reflector.ready()
+    runs(cluster, *names)
+    for _ in range(60):
+        cluster.spoil("get", "pods/log", "hang")
+    looks: list[asyncio.Task[Observation]] = []
+    for _ in range(15):  # seconds enough for a log read of each
+        looks += [asyncio.create_task(engine.observe(name)) for name in names]
+        await asyncio.sleep(0.15)
+    try:
+        async with asyncio.timeout(5):
+            await started(engine, "b")
+        assert sum(not look.done() for look in looks) < len(names)
+    finally:
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
+
+
 async def test_the_silence_of_a_stream_without_bookmarks_is_no_failure(
     cluster: Cluster, engine: KubernetesEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,7 @@ from tools.progress import PREFIX, Progress, parse_lines
 
 LOOK_SECONDS = 2.0  # between two readings of one running pod's log, while few run
 READS_A_SECOND = 10.0  # of all running pods' logs together; Slack shows less than one card a second anew
+READS_AT_ONCE = 8  # of these: where they hang, neither those who look nor other requests wait behind them
 OVERLAP_SECONDS = 5  # read again, in case clocks and requests were slow
 TRIES = 5  # for the log of a pod that has ended; a lost node never answers
 LIMIT_BYTES = 32 * 2**20  # of one reading
@@ -52,6 +53,7 @@ class Logs:
         self._readings: dict[str, _Reading] = {}
         self._over: deque[str] = deque()
         self._reads, self._counted_at = READS_A_SECOND, time.monotonic()  # how many may be read now
+        self._reading = 0  # running pods' logs, at this moment
 
     async def progress(self, name: str, uid: str, *, over: bool, gone: bool) -> Progress:
         """What the pod told up to now. Of one that has ended all of it, or `Unreachable`/`Problem` for a few tries."""
@@ -62,6 +64,7 @@ class Logs:
         if reading.done or not (over or self._due(reading, now)):
             return reading.progress
         reading.next_at = now + max(self._look_seconds, (len(self._readings) - len(self._over)) / READS_A_SECOND)
+        self._reading += not over
         try:
             read = await self._read(name, reading, now)
         except (Problem, Unreachable) as error:
@@ -72,6 +75,8 @@ class Logs:
             elif over:
                 raise
             return reading.progress
+        finally:
+            self._reading -= not over
         _fold(reading, read)
         reading.read_at, reading.failures = now, 0
         if over:
@@ -96,7 +101,7 @@ class Logs:
 
     def _due(self, reading: _Reading, now: float) -> bool:
         """Its time has come, and there are reads left."""
-        if now < reading.next_at:
+        if now < reading.next_at or self._reading >= READS_AT_ONCE:
             return False
         self._reads = min(READS_A_SECOND, self._reads + (now - self._counted_at) * READS_A_SECOND)
         self._counted_at = now
