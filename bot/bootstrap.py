@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -64,7 +64,8 @@ class App:
     def reconciler(self, notifier: Notifier) -> Reconciler:
         """The reconciler that tells this surface; from now on commits wake it."""
         runs = TrackedRuns(self.tracking)
-        made = Reconciler(self.store, self.engine, runs, self.pricing, self.policies, notifier)
+        start_within = timedelta(minutes=self.settings.start_minutes)
+        made = Reconciler(self.store, self.engine, runs, self.pricing, self.policies, notifier, start_within)
         self.wake.connect(made.wake)
         return made
 

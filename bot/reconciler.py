@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Conflict, Refused, Unavailable
-from bot.core.job import JobPhase
+from bot.core.job import START_WITHIN, JobPhase
 from bot.core.proposal import Proposal
 from bot.outbox import Notifier, Outbox, Runs, backoff
 from bot.policies import Policies
@@ -39,13 +39,20 @@ REMIND_SECONDS = 20  # between two looks for what expires soon
 
 class Reconciler:
     def __init__(
-        self, store: Store, engine: Engine, runs: Runs, pricing: Pricing, policies: Policies, notifier: Notifier
+        self,
+        store: Store,
+        engine: Engine,
+        runs: Runs,
+        pricing: Pricing,
+        policies: Policies,
+        notifier: Notifier,
+        start_within: timedelta = START_WITHIN,
     ) -> None:
         self._store = store
         self._engine = engine
         self._policies = policies
         self._outbox = Outbox(store, notifier, runs)
-        self._steps = Steps(store, engine, runs, pricing, policies, notifier, self.wake)
+        self._steps = Steps(store, engine, runs, pricing, policies, notifier, self.wake, start_within)
         self._wake = asyncio.Event()
         self._driven: dict[str, asyncio.Task[None]] = {}
         self._reminded: set[str] = set()

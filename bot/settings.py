@@ -176,6 +176,12 @@ class Settings(BaseSettings):
         alias="SIGNALBOX_CLUSTER_MAX_JOBS",
         description="trainings that may wait in the cluster at once, the rest queue here",
     )
+    start_minutes: int = Field(
+        default=30,
+        ge=1,
+        alias="SIGNALBOX_START_MINUTES",
+        description="that a training may hold its node while its image or a volume of it is not to be had",
+    )
     cluster_keep_hours: int = Field(
         default=24,
         ge=1,

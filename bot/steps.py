@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from bot.approvals.pricing import Pricing
 from bot.core.errors import Refused
 from bot.core.intervals import charged, closed, is_recorded
-from bot.core.job import Act, Job, JobPhase, Step, next_step, remedy, remembered
+from bot.core.job import START_WITHIN, Act, Job, JobPhase, Step, next_step, remedy, remembered
 from bot.core.policy import check_start
 from bot.core.proposal import Proposal, Verdict
 from bot.outbox import CLOSE_RUN, Notifier, Runs
@@ -41,6 +41,7 @@ class Steps:
         policies: Policies,
         notifier: Notifier,
         wake: Callable[[], None],
+        start_within: timedelta = START_WITHIN,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -49,6 +50,7 @@ class Steps:
         self._policies = policies
         self._notifier = notifier
         self._wake = wake
+        self._start_within = start_within
         self._saved: dict[str, Progress] = {}  # what of each job's progress is in the database
         self._permitting = asyncio.Lock()  # slots are counted and taken by one job at a time
 
@@ -59,7 +61,7 @@ class Steps:
             return False
         observed = await self._engine.observe(job.name)
         return (
-            next_step(job, observed, now).act in (Act.PROGRESS, Act.WAIT)
+            next_step(job, observed, now, self._start_within).act in (Act.PROGRESS, Act.WAIT)
             and is_recorded(job.intervals, observed.attempts)
             and observed.waiting in ("", found.trouble)
             and (job.phase is not JobPhase.RUNNING or self._saved.get(job.name) == observed.progress)
@@ -71,7 +73,7 @@ class Steps:
         if job is None or not job.open:
             return False
         observed = await self._observed(job)
-        step = next_step(job, observed, await self._store.now())
+        step = next_step(job, observed, await self._store.now(), self._start_within)
         return await self._acts[step.act](self, job, observed, step)
 
     async def _observed(self, job: Job) -> Observation:
@@ -202,6 +204,7 @@ class Steps:
         phase = step.phase
         helps = remedy(job, proposal.offer.spec, observed) if phase is not JobPhase.SUCCEEDED else {}
         longest = timedelta(seconds=job.max_runtime_seconds)  # that it can have held anything, unseen
+        over_at = observed.over_at
         crash("finish.before_commit")
 
         def commit(writing: Writing) -> None:
@@ -210,7 +213,9 @@ class Steps:
                 reason=step.reason,
                 finished_at=writing.now,
                 metrics=dict(observed.progress.result) if phase is JobPhase.SUCCEEDED else {},
-                intervals=tuple(closed(one, min(writing.now, one.started_at + longest)) for one in intervals),
+                intervals=tuple(
+                    closed(one, min(writing.now, one.started_at + longest, over_at or writing.now)) for one in intervals
+                ),
             )
             if observed.standing is not Standing.ABSENT:
                 writing.save_progress(job, observed.progress)

@@ -49,11 +49,11 @@ def is_recorded(recorded: Sequence[Interval], attempts: Sequence[Attempt]) -> bo
     )
 
 
-def closed(interval: Interval, now: datetime) -> Interval:
-    """An interval whose end nobody saw ends now, marked as estimated."""
-    if interval.ended_at is not None:
+def closed(interval: Interval, at: datetime) -> Interval:
+    """An interval whose end nobody saw ended then at the latest, marked as estimated."""
+    if interval.ended_at is not None and (not interval.estimated or interval.ended_at <= at):
         return interval
-    return replace(interval, ended_at=max(now, interval.started_at), estimated=True)
+    return replace(interval, ended_at=max(at, interval.started_at), estimated=True)
 
 
 def _interval(held: Interval | None, seen: Attempt, offer: Offer, rates: Rates | None) -> Interval:

@@ -36,6 +36,14 @@ PERMITTED = OPEN - {JobPhase.QUEUED}  # past the second gate
 TERMINAL = frozenset(JobPhase) - OPEN
 
 OVERDUE_SECONDS = 15  # after its maximum runtime, until somebody beside the engine asks it to end
+START_WITHIN = timedelta(minutes=30)  # from its place on a node to its program, where the engine says what is wrong
+NOT_STARTED = (
+    "It had its place, but its program did not start in time; what was wrong is told above. "
+    "Mend that and propose it again."
+)
+DELETED = (
+    "The engine no longer has the job: somebody deleted it, and what it did after that is unknown. Propose it again."
+)
 NO_ROOM = "It waited for room in the cluster until its maximum runtime was over. Propose it again."
 FORGOTTEN = "The training failed, by its MLflow run; the engine no longer has the job, so its log is gone."
 TOO_OLD = "The approval is too old: the training could not be started in time. Propose it again."
@@ -113,7 +121,7 @@ class Step:
     reason: str = ""
 
 
-def next_step(job: Job, observed: Observation, now: datetime) -> Step:
+def next_step(job: Job, observed: Observation, now: datetime, start_within: timedelta = START_WITHIN) -> Step:
     """What to do now for an open job, given what the engine shows."""
     match job.phase:
         case JobPhase.QUEUED:
@@ -121,7 +129,7 @@ def next_step(job: Job, observed: Observation, now: datetime) -> Step:
         case JobPhase.SUBMITTED:
             return _next_submitted(job, observed, now)
         case JobPhase.RUNNING:
-            return _next_running(job, observed, now)
+            return _next_running(job, observed, now, start_within)
         case _:
             return Step(act=Act.WAIT)
 
@@ -188,16 +196,23 @@ def _next_submitted(job: Job, observed: Observation, now: datetime) -> Step:
     return Step(act=Act.STOP if late else Act.WAIT)  # the cluster has not started it yet
 
 
-def _next_running(job: Job, observed: Observation, now: datetime) -> Step:
+def _next_running(job: Job, observed: Observation, now: datetime, start_within: timedelta) -> Step:
     if observed.standing in (Standing.ABSENT, Standing.SUSPENDED) or observed.uid != job.uid:
-        return _finish(JobPhase.FAILED, "The engine no longer has the job; what it did after that is unknown.")
+        return _finish(JobPhase.FAILED, DELETED)
     if observed.standing is Standing.ENDED:
         return _ended(job, observed)
     if job.cancel_by:
         return Step(act=Act.STOP)
     if _overdue(job, now) or (observed.due is not None and now >= observed.due):
         return Step(act=Act.STOP)  # the engine stops it by itself; this is the second pair of hands
+    if observed.waiting and not _began(job, observed) and job.started_at and now - job.started_at > start_within:
+        return Step(act=Act.STOP)  # nothing in an engine ends what cannot start, and it holds its place
     return Step(act=Act.PROGRESS)
+
+
+def _began(job: Job, observed: Observation) -> bool:
+    known = [*(one.began_at for one in job.intervals), *(one.began_at for one in observed.attempts)]
+    return any(at is not None for at in known)
 
 
 def _overdue(job: Job, now: datetime) -> bool:
@@ -211,6 +226,8 @@ def _ended(job: Job, observed: Observation) -> Step:
     if observed.stopped is StopReason.DEADLINE and not observed.attempts:
         return _finish(JobPhase.FAILED, NO_ROOM)
     nobody = observed.stopped is StopReason.CANCELLED and job.cancel_by is None and job.started_at is not None
+    if nobody and _gave_up(job, observed):
+        return _finish(JobPhase.FAILED, NOT_STARTED)
     if observed.stopped is StopReason.DEADLINE or nobody:
         return _finish(JobPhase.FAILED, f"Stopped at its maximum runtime of {job.max_runtime_seconds // 60} min.")
     if job.cancel_by and (observed.stopped is StopReason.CANCELLED or observed.exit_code == ExitCode.INTERRUPTED):
@@ -218,6 +235,15 @@ def _ended(job: Job, observed: Observation) -> Step:
     if observed.attempts:
         return _finish(JobPhase.FAILED, _why(observed))
     return _finish(JobPhase.FAILED, observed.progress.error or TOO_OLD)
+
+
+def _gave_up(job: Job, observed: Observation) -> bool:
+    """Whether it was stopped before its time was over, and had not begun."""
+    ends = [one.ended_at for one in observed.attempts if one.ended_at is not None]
+    over_at = observed.over_at or max(ends, default=None)
+    if job.started_at is None or over_at is None or _began(job, observed):
+        return False
+    return over_at - job.started_at < timedelta(seconds=job.max_runtime_seconds)
 
 
 _RECORDED = {

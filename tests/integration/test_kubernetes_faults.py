@@ -19,7 +19,7 @@ from bot.store.audit import verify
 from bot.store.reading import OpenJob
 from tests.fakes.kubernetes import Cluster
 from tests.fakes.kubernetes.kinds import JOBS, PODS
-from tests.world import Bot, World
+from tests.world import Bot, World, hand
 from tools.cost import actual
 from tools.engines.kubernetes import connection
 from tools.engines.kubernetes.engine import KubernetesEngine
@@ -72,7 +72,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         cluster.clock = world.clock
         config = str(cluster.kubeconfig(tmp_path / "kubeconfig"))
         settings = ClusterSettings(namespace="training")
-        async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0) as engine:
+        async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0, clock=world.clock) as engine:
             world.engine = engine  # type: ignore[assignment]
             async with world.bot() as bot:
                 yield Place(cluster, bot)
@@ -102,7 +102,8 @@ async def test_a_quota_is_full(place: Place) -> None:
     assert place.bot.world.surface.kinds(proposal).count("trouble") == 1, "told once"
 
 
-async def test_an_image_that_does_not_exist_gives_up_at_the_deadline(place: Place) -> None:
+async def test_an_image_that_does_not_exist_is_given_up_long_before_the_deadline(place: Place) -> None:
+    """A Job never fails for it, and holds its GPU."""
     proposal = await place.approved()
     await place.looked(proposal)
     (pod,) = place.cluster.pods(proposal.job_name)
@@ -111,12 +112,29 @@ async def test_an_image_that_does_not_exist_gives_up_at_the_deadline(place: Plac
     found = await place.looked(proposal)
     assert "cannot be pulled" in found.trouble and "Check the image's name" in found.trouble
     assert found.job.phase is JobPhase.RUNNING, "its resources are held, and charged, while the image is tried"
-    place.bot.world.clock.forward(hours=4)
+    place.bot.world.clock.forward(minutes=31)
+    await place.looked(proposal)
     place.cluster.tick()
     place.cluster.finish_termination()
-    place.cluster.tick()
     found = await place.looked(proposal)
-    assert found.job.phase is JobPhase.FAILED and dollars(found.job) != "$0.00"
+    assert found.job.phase is JobPhase.FAILED and found.job.reason.startswith("It had its place, but its program")
+    (held,) = found.job.intervals
+    assert held.ended_at is not None and timedelta(minutes=30) < held.ended_at - held.started_at < timedelta(hours=1)
+    assert dollars(found.job) != "$0.00"
+
+
+async def test_an_image_that_takes_its_time_is_waited_for(place: Place) -> None:
+    """The cluster says of nothing that it is wrong."""
+    proposal = await place.approved()
+    await place.looked(proposal)
+    (pod,) = place.cluster.pods(proposal.job_name)
+    place.cluster.schedule(pod)
+    place.bot.world.clock.forward(minutes=60)
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.RUNNING and found.trouble == ""
+    place.cluster.run(pod)
+    place.cluster.succeed(pod)
+    assert (await place.looked(proposal)).job.phase is JobPhase.SUCCEEDED
 
 
 async def test_a_foreign_job_of_our_name_is_left_alone(place: Place) -> None:
@@ -137,6 +155,40 @@ async def test_a_job_deleted_by_hand_keeps_its_cost(place: Place) -> None:
     found = await place.looked(proposal)
     assert found.job.phase is JobPhase.FAILED and "no longer has the job" in found.job.reason
     assert dollars(found.job) != "$0.00" and found.job.intervals[-1].estimated
+
+
+async def test_a_job_deleted_by_hand_is_charged_for_its_grace_time(place: Place) -> None:
+    proposal = await place.running()
+    place.cluster.slow_termination = True
+    place.cluster.delete(JOBS, "training", proposal.job_name, {"propagationPolicy": "Background"})
+    found = await place.looked(proposal, rounds=1)
+    assert found.job.phase is JobPhase.RUNNING and found.job.intervals[-1].ended_at is None, "its pod still runs"
+    place.cluster.finish_termination()
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.FAILED and "somebody deleted it" in found.job.reason
+
+
+async def test_what_ended_while_nobody_looked_is_charged_until_the_cluster_says_that_it_was_over(
+    place: Place, tmp_path: Path
+) -> None:
+    """Its pods went with the Job's end, and its trainer was killed before it could close its run."""
+    proposal = await place.running()
+    world = place.bot.world
+    await place.bot.deciding.cancel(hand("rae"), proposal.number)
+    place.cluster.slow_termination = True
+    await place.looked(proposal, rounds=1)
+    world.clock.forward(seconds=30)
+    place.cluster.finish_termination()
+    place.cluster.tick()
+    over = world.clock()
+    world.clock.forward(hours=2)
+    settings, config = ClusterSettings(namespace="training"), str(tmp_path / "kubeconfig")
+    async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0, clock=world.clock) as engine:
+        world.engine = engine  # type: ignore[assignment]
+        job = (await Place(place.cluster, Bot(world, place.bot.store)).looked(proposal)).job
+    assert job.phase is JobPhase.CANCELLED
+    (held,) = job.intervals
+    assert held.ended_at is not None and abs(held.ended_at - over) < timedelta(seconds=2) and held.estimated
 
 
 @pytest.mark.parametrize("phase", [JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.CANCELLED])
@@ -188,16 +240,20 @@ async def test_a_training_whose_pod_went_with_its_node_is_charged_until_its_run_
     if not seen:
         place.cluster.schedule(pod)
         place.cluster.run(pod)
+    place.bot.world.clock.forward(minutes=30)
+    ended = place.bot.world.clock()
+    place.bot.world.clock.forward(seconds=3)
     place.cluster.succeed(pod)
     place.cluster.delete(PODS, "training", pod["metadata"]["name"], {})
     place.cluster.finish_termination()
     assert before.run_id is not None and before.submitted_at is not None
-    ended = place.bot.world.clock() + timedelta(minutes=30)
     world = place.bot.world
     world.runs.ends[before.run_id] = RunEnd(phase=JobPhase.SUCCEEDED, ended_at=ended, metrics={})
     world.clock.forward(hours=60)
     settings, config = ClusterSettings(namespace="training"), str(tmp_path / "kubeconfig")
-    async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0) as engine:  # of a bot that starts
+    async with KubernetesEngine(
+        settings, kubeconfig=config, look_seconds=0, clock=world.clock
+    ) as engine:  # of a bot that starts
         world.engine = engine  # type: ignore[assignment]
         job = (await Place(place.cluster, Bot(world, place.bot.store)).looked(proposal)).job
     assert job.phase is JobPhase.SUCCEEDED
@@ -249,6 +305,30 @@ async def test_a_lost_node_is_another_attempt_and_both_are_charged(place: Place)
     place.cluster.succeed(second)
     found = await place.looked(proposal)
     assert found.job.phase is JobPhase.SUCCEEDED and [one.attempt for one in found.job.intervals] == [1, 2]
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "at its deadline"])
+async def test_a_node_that_stays_away_holds_nothing_for_ever(place: Place, cancelled: bool) -> None:
+    """Nobody deletes the Node, so its pod stays as it is, and the Job is never said to have failed."""
+    proposal = await place.running()
+    (pod,) = place.cluster.pods(proposal.job_name)
+    place.cluster.slow_termination = True
+    place.cluster.lose_node(pod)
+    await place.looked(proposal, rounds=1)
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.RUNNING and found.trouble.startswith("Its node does not answer: ")
+    assert place.bot.world.surface.kinds(proposal).count("trouble") == 1, "told once"
+    (held,) = found.job.intervals
+    assert held.ended_at is not None and held.estimated and held.ended_at - held.started_at < timedelta(minutes=20)
+    if cancelled:
+        await place.bot.deciding.cancel(hand("rae"), proposal.number)
+    else:
+        place.bot.world.clock.forward(hours=4)
+        place.cluster.tick()
+    job = (await place.looked(proposal)).job
+    assert job.phase is (JobPhase.CANCELLED if cancelled else JobPhase.FAILED), job
+    assert "maximum runtime" in job.reason or cancelled
+    assert job.intervals == found.job.intervals
 
 
 @pytest.mark.parametrize("fault", ["503", "hang"])

@@ -87,7 +87,7 @@ async def nodes(folder: Path, settings: ClusterSettings = SETTINGS, *, deadlines
         cluster.clock = world.clock
         cluster.install_trainer(deadlines=deadlines)
         config = str(cluster.kubeconfig(folder / "kubeconfig"))
-        async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0) as engine:
+        async with KubernetesEngine(settings, kubeconfig=config, look_seconds=0, clock=world.clock) as engine:
             world.engine = engine  # type: ignore[assignment]
             async with world.bot() as bot:
                 yield Nodes(cluster, bot)
@@ -206,7 +206,7 @@ async def test_what_a_node_holds_in_its_grace_time_is_charged(place: Nodes) -> N
     place.cluster.slow_termination = True
     place.bot.world.clock.forward(minutes=60)
     place.cluster.tick()
-    assert (await place.looked(proposal)).job.phase is JobPhase.RUNNING, "its nodes write their checkpoint"
+    assert (await place.looked(proposal, rounds=1)).job.phase is JobPhase.RUNNING, "its nodes write their checkpoint"
     place.cluster.finish_termination()
     job = (await place.looked(proposal)).job
     assert (job.phase, job.reason) == (JobPhase.FAILED, "Stopped at its maximum runtime of 60 min.")

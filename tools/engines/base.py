@@ -90,6 +90,7 @@ class Observation:
     exit_code: int | None = None  # as tools.progress.ExitCode; negative: killed by that signal
     stopped: StopReason | None = None
     progress: Progress = field(default_factory=Progress)
+    over_at: datetime | None = None  # when the engine says that it was over, whatever is known of its attempts
     due: datetime | None = None  # when its time is over, where nothing in the engine ends it but a request to
     waiting: str = ""  # one sentence why it does not start, or does not get on
     remedy: Mapping[str, int] = field(default_factory=dict)  # parameters that would have let it live

@@ -10,7 +10,7 @@ before it has a pod; one in a queue does, once that lets it go. All are marked, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
@@ -45,7 +45,7 @@ from tools.engines.kubernetes.places import Places
 from tools.engines.kubernetes.preflight import checked, found, queues_in, runtime, several
 from tools.engines.kubernetes.reflector import Kind, Reflector
 from tools.engines.kubernetes.runtimes import Runtime
-from tools.engines.kubernetes.waiting import GONE_AT
+from tools.engines.kubernetes.waiting import GONE_AT, lost
 from tools.progress import Progress
 from tools.spec import TrainingSpec
 
@@ -67,11 +67,13 @@ class KubernetesEngine:
         kubeconfig: str | None = None,
         max_jobs: int = 20,
         look_seconds: float = LOOK_SECONDS,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
         self._here = settings  # as they hold in the cluster, by the last preflight
         self._runtime: Runtime | None = None  # and what it found for several nodes
         self._max_jobs = max_jobs
+        self._clock = clock
         self._connection = Connection(kubeconfig)
         self._core = f"/api/v1/namespaces/{settings.namespace}"
         self._logs = Logs(self._connection, settings.namespace, look_seconds)
@@ -268,10 +270,24 @@ class KubernetesEngine:
             if pods is None:
                 job, pods, events = await self._asked(name)
             if job is None:
+                job, pods = self._bereft(name)
+            if job is None:
                 return Observation(standing=Standing.ABSENT)
             pods = [pod for pod in pods if belongs(pod, job)]
             place, machines = await self._places.of(job, pods), await self._machines.of(pods)
-            return reading.observation(job, pods, events, await self._progress(job, pods), place, machines)
+            progress = await self._progress(job, pods)
+            return reading.observation(job, pods, events, progress, place, machines, self._clock())
+
+    def _bereft(self, name: str) -> tuple[Raw | None, list[Raw]]:
+        """One that was deleted, while pods of it still hold their nodes: in their grace time, or left on purpose."""
+        for form in (JOB, TRAIN_JOB):
+            kept, kept_pods = self._streams(form)
+            pods = kept_pods.of(name)
+            for job in kept.of(name):
+                mine = [pod for pod in pods if belongs(pod, job) and not reading.over(pod)]
+                if GONE_AT in job and not all(lost(pod, self._clock()) for pod in mine):
+                    return job, pods
+        return None, []
 
     async def _streamed(self, form: Form, job: Raw) -> list[Raw] | None:
         """Its pods as their stream tells them. None if the Job is over and its pods seem not to be, even a bit later:

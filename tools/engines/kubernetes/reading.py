@@ -17,7 +17,7 @@ from typing import Any
 from tools.engines.base import Attempt, Machine, Observation, Standing, StopReason
 from tools.engines.kubernetes.forms import TRAIN_JOB, belongs, form_of, leads, limits, nodes
 from tools.engines.kubernetes.manifest import CANCELLED, CONTAINER, DIGEST, OUTPUT, RELEASED, TIME_LIMIT
-from tools.engines.kubernetes.waiting import GONE_AT, clean, waiting
+from tools.engines.kubernetes.waiting import GONE_AT, clean, lost, waiting
 from tools.progress import ExitCode, Progress, parse_lines
 
 Raw = Mapping[str, Any]
@@ -33,6 +33,7 @@ class _Held:
     started_at: datetime
     ended_at: datetime | None
     estimated: bool
+    lost: bool  # with its node
 
     @property
     def node(self) -> str:
@@ -46,13 +47,14 @@ def observation(
     progress: Progress,
     place: str = "",
     machines: Mapping[str, Machine] | None = None,
+    now: datetime | None = None,
 ) -> Observation:
     """What is there now. `progress` is what the newest pod's log told, `place` where it stands in line, `machines` what
-    is known of the nodes, by name."""
+    is known of the nodes, by name; without `now` no pod is taken for lost."""
     if job is None:
         return Observation(standing=Standing.ABSENT)
     mine = [pod for pod in pods if belongs(pod, job)]
-    held = _held(mine)
+    held = _held(mine, now)
     standing = _standing(job, held)
     seen = Observation(
         standing=standing,
@@ -76,7 +78,7 @@ def observation(
     if standing is Standing.ENDED:
         return _ended(seen, job, held)
     if standing in (Standing.PENDING, Standing.RUNNING):
-        return replace(seen, waiting=waiting(job, mine, list(events), place))
+        return replace(seen, waiting=waiting(job, mine, list(events), place, now))
     return seen
 
 
@@ -122,15 +124,17 @@ def _due(job: Raw, held: Sequence[_Held]) -> datetime | None:
     return held[0].started_at + timedelta(seconds=int(limit)) if limit and held else None
 
 
-def _held(pods: Sequence[Raw]) -> list[_Held]:
-    """The pods that were scheduled, in the order in which they were."""
+def _held(pods: Sequence[Raw], now: datetime | None = None) -> list[_Held]:
+    """The pods that were scheduled, in the order in which they were. One that is lost held until it had to end."""
     found = []
     for pod in pods:
         scheduled = condition(pod, "PodScheduled")
         start = moment(scheduled.get("lastTransitionTime")) if scheduled else None
         if start is not None:
             end, estimated = _end(pod)
-            found.append(_Held(pod, start, max(end, start) if end else None, estimated))
+            if away := end is None and lost(pod, now):
+                end, estimated = moment(pod["metadata"]["deletionTimestamp"]), True
+            found.append(_Held(pod, start, max(end, start) if end else None, estimated, away))
     return sorted(found, key=lambda one: (one.started_at, one.pod["metadata"]["name"]))
 
 
@@ -173,6 +177,8 @@ def _standing(job: Raw, held: Sequence[_Held]) -> Standing:
         return Standing.ENDED  # a TrainJob says so while its pods still have their grace time
     if live:
         return Standing.RUNNING
+    if condition(job, "FailureTarget") and any(one.lost for one in held):
+        return Standing.ENDED  # decided, and put off until the lost pods are gone
     if (job.get("spec") or {}).get("suspend"):
         told = notes_on(job)
         if CANCELLED in told:
@@ -182,7 +188,7 @@ def _standing(job: Raw, held: Sequence[_Held]) -> Standing:
 
 
 def _ended(seen: Observation, job: Raw, held: Sequence[_Held]) -> Observation:
-    failed = condition(job, "Failed")
+    failed = condition(job, "Failed", "FailureTarget")
     stopped = None
     if CANCELLED in notes_on(job) and not condition(job, "Complete"):
         stopped = StopReason.CANCELLED
@@ -200,6 +206,7 @@ def _ended(seen: Observation, job: Raw, held: Sequence[_Held]) -> Observation:
         remedy=_more_memory(held, job),
         resumable=bool(held) and _keeps_output(job),
         exit_code=code,
+        over_at=moment((condition(job, "Complete", "Failed") or {}).get("lastTransitionTime")),
         stopped=stopped,
         progress=replace(seen.progress, error=said) if code != 0 else seen.progress,
     )

@@ -54,7 +54,7 @@ class _Gone(Exception):
 
 @dataclass(eq=False)
 class Kind:
-    """One kind, as it is now: `objects` by name, and by uid in groups (a Job's pods, those deleted lately too)."""
+    """One kind, as it is now: `objects` by name, and by uid in groups (a Job's pods; those deleted lately too)."""
 
     path: str
     labels: str = ""
@@ -162,10 +162,10 @@ class Reflector:
     def __init__(self, connection: Connection, namespace: str, selector: str) -> None:
         self._connection = connection
         core = f"/api/v1/namespaces/{namespace}"
-        self.jobs = Kind(path=JOB.of(namespace), labels=selector)
+        self.jobs = Kind(path=JOB.of(namespace), labels=selector, group=_name)
         self.pods = Kind(path=f"{core}/pods", labels=selector, group=JOB.name_in)
         self.events = Kind(path=f"{core}/events", fields="type=Warning", marked=False)  # read from etcd, past the cache
-        self.train_jobs = Kind(path=TRAIN_JOB.of(namespace), labels=selector, optional=True)
+        self.train_jobs = Kind(path=TRAIN_JOB.of(namespace), labels=selector, group=_name, optional=True)
         self.train_pods = Kind(path=f"{core}/pods", labels=JOBSET, group=TRAIN_JOB.name_in)  # once TrainJobs are served
         self._kinds = [self.jobs, self.pods, self.events, self.train_jobs]
         self._tasks: list[asyncio.Task[None]] = []
@@ -301,6 +301,10 @@ def _apply(kind: Kind, event: Raw) -> None:
             pass
     with suppress(KeyError):
         kind.version = str(obj["metadata"]["resourceVersion"])
+
+
+def _name(obj: Raw) -> str:
+    return str(obj["metadata"]["name"])
 
 
 def _wait(failures: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from tools.engines.kubernetes.forms import JOB, form_of
@@ -10,6 +11,7 @@ from tools.engines.kubernetes.forms import JOB, form_of
 Raw = Mapping[str, Any]
 
 GONE_AT = "goneAt"  # beside a pod's metadata and status: when it was seen to be deleted
+LOST_SECONDS = 120  # after a pod's time to end is over, that its node has to say that it did
 LIMIT = 300  # characters of the cluster's own words
 _IMAGE = frozenset(
     {
@@ -24,18 +26,32 @@ _IMAGE = frozenset(
 _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})  # no trouble, only the beginning
 
 
-def waiting(job: Raw, pods: Sequence[Raw], events: Sequence[Raw], place: str = "") -> str:
+def waiting(job: Raw, pods: Sequence[Raw], events: Sequence[Raw], place: str = "", now: datetime | None = None) -> str:
     """The nearest cause wins: the container, then the scheduler, then what keeps the pod from being made.
 
     `place` is where it stands in line, a part of a sentence. Details come behind a colon: people hear of a kind once.
     """
     live = sorted((pod for pod in pods if _live(pod)), key=_born, reverse=True)
     if live:
-        told = (_of_containers(pod) or _of_scheduler(pod, place) or _of_events(pod, events) for pod in live)
+        told = (
+            _of_node(pod, events) or _of_containers(pod) or _of_scheduler(pod, place) or _of_events(pod, events)
+            for pod in live
+        )
         return next(filter(None, told), "")
+    if silent := next((pod for pod in pods if lost(pod, now)), None):
+        return _no_answer(silent)
     if pods and not (job.get("spec") or {}).get("suspend"):
         return ""  # between two attempts
     return _of_queue(job, events, place) or _of_controller(job, events)
+
+
+def lost(pod: Raw, now: datetime | None) -> bool:
+    """Whether it should be over and its node does not say so; while that is away, it may be so for ever."""
+    until = pod["metadata"].get("deletionTimestamp")
+    over = GONE_AT in pod or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    if not until or over or now is None:
+        return False
+    return now > datetime.fromisoformat(until) + timedelta(seconds=LOST_SECONDS)
 
 
 def queue_of(job: Raw) -> str:
@@ -65,6 +81,24 @@ def _live(pod: Raw) -> bool:
 
 def _born(pod: Raw) -> tuple[str, str]:
     return str(pod["metadata"].get("creationTimestamp") or ""), str(pod["metadata"]["name"])
+
+
+def _of_node(pod: Raw, events: Sequence[Raw]) -> str:
+    """That its node is away, as its controller says of every pod there, until that takes the pod for lost."""
+    status = pod.get("status") or {}
+    ready = any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ())
+    if status.get("phase") != "Running" or ready:
+        return ""
+    found = _latest(events, "Pod", pod["metadata"]["name"])
+    return _no_answer(pod) if found and found.get("reason") == "NodeNotReady" else ""
+
+
+def _no_answer(pod: Raw) -> str:
+    node = clean((pod.get("spec") or {}).get("nodeName"))
+    return (
+        f"Its node does not answer: {node}. The training goes on when the node is back, or on another once an "
+        "administrator has deleted that Node."
+    )
 
 
 def _of_containers(pod: Raw) -> str:
