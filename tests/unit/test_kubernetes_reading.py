@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tools.engines.base import Observation, Standing, StopReason
-from tools.engines.kubernetes.manifest import CANCELLED, DIGEST, QUEUE, RELEASED
+from tools.engines.kubernetes.manifest import CANCELLED, DIGEST, OUTPUT, QUEUE, RELEASED
 from tools.engines.kubernetes.reading import newest, observation
+from tools.engines.kubernetes.slim import slim
 from tools.engines.kubernetes.waiting import GONE_AT
 from tools.progress import ExitCode, Progress
 
@@ -202,6 +203,76 @@ def test_how_it_ended(
         assert told.progress.error is None
     else:
         assert words in str(told.progress.error)
+
+
+EVICTED = {"reason": "Evicted", "message": 'Usage of EmptyDir volume "tmp" exceeds the limit "10Gi". '}
+FULL = (
+    'The cluster ended its pod (Evicted): Usage of EmptyDir volume "tmp" exceeds the limit "10Gi". It needs more disk:'
+)
+NO_NODE = condition("DisruptionTarget", reason="DeletionByPodGC", message="PodGC: node no longer exists")
+NO_PYTHON = 'runc create failed: exec: "python": executable file not found in $PATH: unknown'
+UNKNOWN = {"reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None, "message": "could not be located"}
+
+
+def with_status(of: Raw, *conditions: Raw, **status: Any) -> Raw:
+    listed = [*of["status"]["conditions"], *conditions]
+    return of | {"status": of["status"] | status | {"conditions": listed}}
+
+
+@pytest.mark.parametrize(
+    ("left", "code", "words"),
+    [
+        (with_status(ended(137), **EVICTED), -9, f"{FULL} raise SIGNALBOX_CLUSTER_STORAGE_GIB."),
+        (with_status(ended(4), **EVICTED), 4, f"{FULL} raise SIGNALBOX_CLUSTER_STORAGE_GIB."),
+        (
+            with_status(ended(137), **EVICTED | {"message": "The node was low on resource: memory."}),
+            -9,
+            "The cluster ended its pod (Evicted): The node was low on resource: memory.",
+        ),
+        (
+            with_status(ended(137), **EVICTED | {"message": 'Usage of EmptyDir volume "shm" exceeds the limit "2Gi".'}),
+            -9,
+            'The cluster ended its pod (Evicted): Usage of EmptyDir volume "shm" exceeds the limit "2Gi".',
+        ),
+        (
+            ended(128, reason="StartError", message=NO_PYTHON),
+            128,
+            f"Its container could not be started (StartError): {NO_PYTHON}. Check that its image is a trainer's.",
+        ),
+        (
+            ended(128, reason="ContainerCannotRun", message="no GPU"),
+            128,
+            "Its container could not be started (ContainerCannotRun): no GPU.",
+        ),
+        (
+            with_status(ended(137, **UNKNOWN), NO_NODE),
+            None,
+            "Its node is gone (DeletionByPodGC): PodGC: node no longer exists.",
+        ),
+        (ended(137, **UNKNOWN), None, "Nobody saw how its container ended: could not be located."),
+        (
+            with_status(pod(phase="Failed"), NO_NODE),
+            None,
+            "Its node is gone (DeletionByPodGC): PodGC: node no longer exists.",
+        ),
+    ],
+)
+def test_what_the_cluster_did_is_not_told_as_the_trainer_s_own_end(left: Raw, code: int | None, words: str) -> None:
+    told = seen(job(conditions=(FAILED,)), slim(left))
+    assert (told.exit_code, told.progress.error) == (code, words)
+
+
+def test_an_evicted_training_says_that_its_checkpoint_is_kept_and_what_its_trainer_knew_stays() -> None:
+    kept = job(conditions=(FAILED,), notes={OUTPUT: "claim"})
+    assert str(seen(kept, with_status(ended(4), **EVICTED)).progress.error).endswith("Its checkpoint is kept.")
+    assert "checkpoint" not in str(seen(kept, with_status(ended(137), **EVICTED)).progress.error)
+    assert seen(kept, with_status(ended(2), **EVICTED)).progress.error is None
+
+
+def test_what_could_not_be_started_did_not_begin_in_1970() -> None:
+    (never,) = seen(job(), ended(128, reason="StartError", startedAt="1970-01-01T00:00:00Z")).attempts
+    (once,) = seen(job(), ended(1, startedAt=at(3))).attempts
+    assert (never.began_at, once.began_at) == (None, when(3))
 
 
 def test_while_it_runs_no_exit_is_told() -> None:

@@ -23,6 +23,9 @@ from tools.progress import ExitCode, Progress, parse_lines
 Raw = Mapping[str, Any]
 
 _TOLD = (ExitCode.OK, ExitCode.INTERRUPTED, 128 + signal.SIGTERM)  # ends that say nothing against a node's own work
+_KNOWN = (ExitCode.OK, ExitCode.BAD_INPUT, ExitCode.OUT_OF_MEMORY)  # ends that the trainer itself accounts for
+_NOT_STARTED = frozenset({"StartError", "ContainerCannotRun"})
+_DISK = re.compile(r"exceed(s|ed) (the|its)\b.* limit\b")  # what the kubelet says of a volume, a container, a pod
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def observation(
                 ended_at=one.ended_at,
                 estimated=one.estimated,
                 machine=(machines or {}).get(one.node, Machine()),
-                began_at=_began(one.pod),
+                began_at=_began(one),
                 preempted=condition(one.pod, "DisruptionTarget") is not None,
             )
             for number, one in enumerate(held, 1)
@@ -151,10 +154,11 @@ def _end(pod: Raw) -> tuple[datetime | None, bool]:
     return gone or (max(known) if known else None), True
 
 
-def _began(pod: Raw) -> datetime | None:
-    """When its first container did."""
-    states = [state for one in _containers(pod) for state in (one.get("state") or {}).values()]
-    return min((at for state in states if (at := moment(state.get("startedAt")))), default=None)
+def _began(held: _Held) -> datetime | None:
+    """When its first container did. One that could not be started says 1970."""
+    states = [state for one in _containers(held.pod) for state in (one.get("state") or {}).values()]
+    told = (moment(state.get("startedAt")) for state in states)
+    return min((at for at in told if at and at >= held.started_at), default=None)
 
 
 def _containers(pod: Raw) -> list[Raw]:
@@ -199,7 +203,7 @@ def _ended(seen: Observation, job: Raw, held: Sequence[_Held]) -> Observation:
     if condition(job, "Complete"):
         code = ExitCode.OK  # whatever became of its pods
     if code is None and not seen.progress.error and not error and stopped is None:
-        error = _last_words(held, failed)
+        error = _last_words(held, job)
     said = seen.progress.error or error
     return replace(
         seen,
@@ -230,8 +234,25 @@ def _exit(held: Sequence[_Held], job: Raw) -> tuple[int | None, str | None]:
             if state.get("reason") == "OOMKilled":
                 return ExitCode.OUT_OF_MEMORY, _out_of_memory(job)
             words = parse_lines(str(state.get("message") or "").splitlines()).error
+            words = words or _not_its_own(one.pod, state, job)
+            if state.get("reason") == "ContainerStatusUnknown":
+                return None, words  # its status is made up
             return -(code - 128) if code > 128 else code, words
     return None, None
+
+
+def _not_its_own(pod: Raw, state: Raw, job: Raw) -> str | None:
+    """What ended a container where that was not its program, whose exit status then misleads."""
+    code, reason, message = int(state.get("exitCode", 0)), state.get("reason"), clean(state.get("message"))
+    if reason in _NOT_STARTED:
+        advice = " Check that its image is a trainer's." if "exec: " in message else ""
+        return f"Its container could not be started ({reason}): {message}.{advice}"
+    if code in _KNOWN:
+        return None
+    if taken := _taken(pod, job):
+        kept = code == ExitCode.INTERRUPTED and _keeps_output(job)
+        return f"{taken} Its checkpoint is kept." if kept else taken
+    return f"Nobody saw how its container ended: {message}." if reason == "ContainerStatusUnknown" else None
 
 
 def _keeps_output(job: Raw) -> bool:
@@ -263,12 +284,28 @@ def _out_of_memory(job: Raw) -> str:
     )
 
 
-def _last_words(held: Sequence[_Held], failed: Raw | None) -> str | None:
-    """Of a training that left no exit status: the pod's reason (Evicted, …), else the Job's."""
-    for one in reversed(held):
-        status = one.pod.get("status") or {}
-        disrupted = condition(one.pod, "DisruptionTarget") or {}
-        if reason := status.get("reason") or disrupted.get("reason"):
-            why = clean(status.get("message") or disrupted.get("message"))
-            return f"The cluster ended its pod ({clean(reason)}): {why}."
+def _last_words(held: Sequence[_Held], job: Raw) -> str | None:
+    """Of a training that left no exit status: why its pod was ended, else the Job's reason."""
+    if taken := next(filter(None, (_taken(one.pod, job) for one in reversed(held))), None):
+        return taken
+    failed = condition(job, "Failed")
     return f"The cluster gave it up: {clean(failed['message'])}." if failed and failed.get("message") else None
+
+
+def _taken(pod: Raw, job: Raw) -> str | None:
+    """Why the cluster ended this pod (Evicted, …), if it did."""
+    status = pod.get("status") or {}
+    disrupted = condition(pod, "DisruptionTarget") or {}
+    reason = status.get("reason") or disrupted.get("reason")
+    if not reason:
+        return None
+    what = "Its node is gone" if disrupted.get("reason") == "DeletionByPodGC" else "The cluster ended its pod"
+    why = clean(status.get("message") or disrupted.get("message"))
+    return f"{what} ({clean(reason)}){': ' if why else ''}{why}.{_more_disk(why, job) if reason == 'Evicted' else ''}"
+
+
+def _more_disk(why: str, job: Raw) -> str:
+    """The setting that gives it more, where it wrote more than that: a TrainJob's volumes are its runtime's."""
+    if not _DISK.search(why) or '"shm"' in why or ("EmptyDir" in why and form_of(job) is TRAIN_JOB):
+        return ""
+    return " It needs more disk: raise SIGNALBOX_CLUSTER_STORAGE_GIB."
