@@ -331,6 +331,17 @@ def test_why_it_waits(of: Raw, pods: list[Raw], events: list[Raw], words: str) -
     assert "\n" not in told and len(told) < 500
 
 
+@pytest.mark.parametrize(
+    "gone", [ended(1), ended(137) | {GONE_AT: at(6)}, pod() | {GONE_AT: "2026-11-24T12:05:00.123456+00:00"}]
+)
+def test_another_try_that_the_cluster_refuses_is_told_as_the_first_would_be(gone: Raw) -> None:
+    first = seen(job(), events=(warning("Job", "a", QUOTA, "FailedCreate", minute=6),))
+    again = seen(job(), gone, events=(warning("Job", "a", QUOTA, "FailedCreate", minute=6),))
+    assert again.standing is Standing.PENDING and again.waiting == first.waiting != ""
+    for minute in (2, 5):
+        assert seen(job(), gone, events=(warning("Job", "a", QUOTA, "FailedCreate", minute=minute),)).waiting == ""
+
+
 def test_the_latest_warning_wins() -> None:
     events = (warning("Pod", "a-0-x", "second", minute=9), warning("Pod", "a-0-x", "first", minute=3))
     assert "second" in seen(job(), waits("ContainerCreating"), events=events).waiting

@@ -81,7 +81,8 @@ def observation(
     if standing is Standing.ENDED:
         return _ended(seen, job, held)
     if standing in (Standing.PENDING, Standing.RUNNING):
-        return replace(seen, waiting=waiting(job, mine, list(events), place, now))
+        told = waiting(job, mine, list(events), place, now=now, ended_at=_all_ended(mine))
+        return replace(seen, waiting=told)
     return seen
 
 
@@ -152,6 +153,13 @@ def _end(pod: Raw) -> tuple[datetime | None, bool]:
     known = [at for at in told if at]
     gone = moment(pod.get(GONE_AT))
     return gone or (max(known) if known else None), True
+
+
+def _all_ended(pods: Sequence[Raw]) -> datetime | None:
+    """When the last of them did; None while one lives."""
+    ends = [_end(pod)[0] for pod in pods]
+    known = [at for at in ends if at]
+    return max(known) if known and len(known) == len(ends) else None
 
 
 def _began(held: _Held) -> datetime | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tools.engines.kubernetes.forms import JOB, form_of
@@ -26,10 +26,18 @@ _IMAGE = frozenset(
 _BEGINNING = frozenset({"ContainerCreating", "PodInitializing"})  # no trouble, only the beginning
 
 
-def waiting(job: Raw, pods: Sequence[Raw], events: Sequence[Raw], place: str = "", now: datetime | None = None) -> str:
+def waiting(
+    job: Raw,
+    pods: Sequence[Raw],
+    events: Sequence[Raw],
+    place: str = "",
+    now: datetime | None = None,
+    ended_at: datetime | None = None,
+) -> str:
     """The nearest cause wins: the container, then the scheduler, then what keeps the pod from being made.
 
     `place` is where it stands in line, a part of a sentence. Details come behind a colon: people hear of a kind once.
+    `ended_at` is when the last of its pods did, if all have: what a controller said before is history.
     """
     live = sorted((pod for pod in pods if _live(pod)), key=_born, reverse=True)
     if live:
@@ -41,7 +49,7 @@ def waiting(job: Raw, pods: Sequence[Raw], events: Sequence[Raw], place: str = "
     if silent := next((pod for pod in pods if lost(pod, now)), None):
         return _no_answer(silent)
     if pods and not (job.get("spec") or {}).get("suspend"):
-        return ""  # between two attempts
+        return _of_controller(job, events, after=ended_at) if ended_at else ""  # between two attempts
     return _of_queue(job, events, place) or _of_controller(job, events)
 
 
@@ -163,13 +171,13 @@ def _of_queue(job: Raw, events: Sequence[Raw], place: str) -> str:
     return f"It waits in the queue {clean(label)}{': ' if why else ''}{why}."
 
 
-def _of_controller(job: Raw, events: Sequence[Raw]) -> str:
+def _of_controller(job: Raw, events: Sequence[Raw], after: datetime | None = None) -> str:
     meta, form = job["metadata"], form_of(job)
     if form is JOB:
         found = _latest(events, "Job", meta["name"], uid=meta.get("uid"))
     else:
         found = max((one for one in events if _below(one, form.warned, meta["name"])), key=_told, default=None)
-    if found is None:
+    if found is None or (after and _told(found) <= f"{after.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"):
         return ""
     message = clean(found.get("message"))
     if "exceeded quota" in message:
