@@ -85,6 +85,9 @@ def test_kustomize_builds_it(place: str) -> None:
     objects = [one for one in yaml.safe_load_all(built.stdout) if one]
     for name, pod in _pods(objects):
         _must_be_safe(name, pod)
+    queues = [one["metadata"]["name"] for one in objects if one["kind"] == "LocalQueue"]
+    named = _only("ConfigMap", "signalbox-settings", objects)["data"].get("SIGNALBOX_QUEUE")
+    assert [named] == (queues or [None]), "a queue that is made is the one that trainings wait in"
     bot = _only("Deployment", "signalbox-bot", objects)["spec"]
     if place in {"overlays/postgres", "overlays/production"}:
         assert bot["replicas"] == 2 and bot["strategy"]["type"] == "RollingUpdate"

@@ -41,7 +41,9 @@ locals {
   hard         = merge(local.quota.spec.hard, var.quota, { "requests.nvidia.com/gpu" = tostring(var.gpus) })
   data = {
     "ConfigMap/signalbox/signalbox-settings" = merge(
-      local.given["ConfigMap/signalbox/signalbox-settings"].data, var.settings
+      local.given["ConfigMap/signalbox/signalbox-settings"].data,
+      var.kueue ? { SIGNALBOX_QUEUE = "training" } : {},
+      var.settings,
     )
     "ConfigMap/signalbox/signalbox-policy" = {
       "policy.yaml" = coalesce(var.policy, local.given["ConfigMap/signalbox/signalbox-policy"].data["policy.yaml"])

@@ -49,6 +49,10 @@ run "changed" {
     error_message = "the queue follows the quota"
   }
   assert {
+    condition     = output.objects["ConfigMap/signalbox/signalbox-settings"].data.SIGNALBOX_QUEUE == output.objects["LocalQueue/ml-training/training"].metadata.name
+    error_message = "trainings wait in the queue"
+  }
+  assert {
     condition     = yamldecode(output.objects["ConfigMap/signalbox/training-cost-rates"].data["rates.yaml"]).versions[0].gpu_hour.any == "0.30"
     error_message = "the rates stay text"
   }
@@ -84,12 +88,28 @@ run "without_gpus" {
     error_message = "no component"
   }
   assert {
+    condition     = !contains(keys(output.objects["ConfigMap/signalbox/signalbox-settings"].data), "SIGNALBOX_QUEUE")
+    error_message = "no queue"
+  }
+  assert {
     condition     = output.objects["ResourceQuota/ml-training/training"].spec.hard["requests.nvidia.com/gpu"] == "0"
     error_message = "no GPU"
   }
   assert {
     condition     = !can(output.objects["PersistentVolumeClaim/signalbox/mlflow"].spec.storageClassName)
     error_message = "the cluster's default class"
+  }
+}
+
+run "another_queue" {
+  command = plan
+  variables {
+    settings = { SIGNALBOX_QUEUE = "another" }
+  }
+
+  assert {
+    condition     = output.objects["ConfigMap/signalbox/signalbox-settings"].data.SIGNALBOX_QUEUE == "another"
+    error_message = "your settings come last"
   }
 }
 
