@@ -1,17 +1,21 @@
 """How the bot is connected to Slack: one client with retries, sockets with a watchdog, or signed HTTP requests.
 
 Every address comes from SLACK_API_URL. Two sockets, so that one may be refreshed or cut while the other takes what
-comes; Slack gives each payload to one of them. What is done with a payload is `bot.slack.listeners`' business.
+comes. Slack gives each payload to one of them, other servers to all: it is done once and acknowledged on each. What is
+done with a payload is `bot.slack.listeners`' business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import aiohttp
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.adapter.socket_mode.async_internals import run_async_bolt_app, send_async_response
 from slack_bolt.async_app import AsyncApp
+from slack_bolt.response import BoltResponse
 from slack_sdk.http_retry import HttpRequest, HttpResponse, RetryState
 from slack_sdk.http_retry.async_handler import AsyncRetryHandler
 from slack_sdk.http_retry.builtin_async_handlers import (
@@ -19,6 +23,8 @@ from slack_sdk.http_retry.builtin_async_handlers import (
     AsyncRateLimitErrorRetryHandler,
     AsyncServerErrorRetryHandler,
 )
+from slack_sdk.socket_mode.aiohttp import SocketModeClient
+from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.core.errors import Unavailable
@@ -26,7 +32,9 @@ from bot.core.errors import Unavailable
 log = logging.getLogger(__name__)
 
 SOCKETS = 2
+ENVELOPES_KEPT = 1000  # with their answers, for a copy that comes late
 NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)  # what a call raises that got none
+OK = 200  # of an answer of the app: Slack is acknowledged
 REQUEST_SECONDS = 15  # for one request to Slack; retries come on top
 RATE_LIMIT_RETRIES = 5
 PING_SECONDS = 3  # a silent connection is noticed after four of them
@@ -73,15 +81,49 @@ def web_client(token: str, api_url: str) -> AsyncWebClient:
     return client
 
 
+class Envelopes:
+    """What the app answered to each envelope, which it gets once, however many copies come and wherever."""
+
+    def __init__(self, app: AsyncApp) -> None:
+        self._app = app
+        self._answers: dict[str, asyncio.Task[BoltResponse]] = {}
+
+    async def answer(self, envelope: SocketModeRequest) -> BoltResponse:
+        """The first copy's answer. A failure is nobody's: the next copy is handled anew."""
+        name = envelope.envelope_id
+        handling = self._answers.get(name)
+        if handling is None:
+            handling = asyncio.create_task(run_async_bolt_app(self._app, envelope))
+            self._answers[name] = handling
+            handling.add_done_callback(lambda done: self._keep(name, done))
+        return await asyncio.shield(handling)
+
+    def _keep(self, name: str, handling: asyncio.Task[BoltResponse]) -> None:
+        if handling.cancelled() or handling.exception() or handling.result().status != OK:
+            self._answers.pop(name, None)
+        while len(self._answers) > ENVELOPES_KEPT:
+            del self._answers[next(iter(self._answers))]
+
+
+class _Socket(AsyncSocketModeHandler):
+    """One connection; what it gets, another may get too."""
+
+    def __init__(self, envelopes: Envelopes, app: AsyncApp, app_token: str, client: AsyncWebClient) -> None:
+        super().__init__(app, app_token, web_client=client, ping_interval=PING_SECONDS)
+        self._envelopes = envelopes
+
+    async def handle(self, client: SocketModeClient, req: SocketModeRequest) -> None:  # type: ignore[override]
+        start = time.time()
+        await send_async_response(client, req, await self._envelopes.answer(req), start)
+
+
 class Sockets:
     """Socket Mode connections of one app."""
 
     def __init__(self, app: AsyncApp, app_token: str, api_url: str) -> None:
         client = web_client(app_token, api_url)
-        self._handlers = [
-            AsyncSocketModeHandler(app, app_token, web_client=client, ping_interval=PING_SECONDS)
-            for _ in range(SOCKETS)
-        ]
+        envelopes = Envelopes(app)
+        self._handlers = [_Socket(envelopes, app, app_token, client) for _ in range(SOCKETS)]
         self._watchdog: asyncio.Task[None] | None = None
 
     async def connect(self, seconds: float) -> None:

@@ -162,18 +162,24 @@ async def test_the_whole_loop_over_signed_http(tmp_path: Path) -> None:
 
 
 async def test_a_plain_slack_without_metadata_streams_files_or_assistant(tmp_path: Path) -> None:
-    """Every socket gets every envelope, metadata is dropped, half of the methods are unknown: still one card."""
+    """Every socket gets every envelope, metadata is dropped, half of the methods are unknown: still each thing once."""
     program, ledger = install(tmp_path)
     async with SlackServer(simple=True, rates=60) as slack, bot(slack, tmp_path, program):
         requester, approver = slack.user("U1"), slack.user("U2")
         await requester.mention("C1", "train digits for 2 epochs")
         pending = await card(slack, "Approvals", "digits")
+        await requester.slash("/signalbox", "help", channel="C1")
+        await (await approver.click(pending, "sb_reject")).done()
+        await approver.close_view(await slack.view("U2"))
         slack.fail("chat.update", error="invalid_blocks", times=1)  # a Slack that does not know a block of ours
-        await approver.click(pending, "sb_approve", wait=False)
+        await (await approver.click(pending, "sb_approve")).done()
         final = await card(slack, "succeeded", seconds=60)
         assert final.ts == pending.ts
         cards = [one for one in slack.messages("C1") if "sb_details" in one.buttons]
         assert len(cards) == 1 and len(ledger.read_text().splitlines()) == 1
+        assert len(slack.calls_to("views.open")) == 1
+        private = [one.words for one in slack.home_team.ephemerals]
+        assert len(private) == 1 and "/signalbox jobs" in private[0], private
 
 
 async def test_out_of_memory_is_retried_by_one_press_and_another_approval(tmp_path: Path) -> None:
