@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 Payload = Mapping[str, Any]
 Next = Callable[[], Awaitable[BoltResponse]]
 SPOKEN = frozenset({"app_mention", "message"})
+PERSONS = frozenset({None, "file_share", "me_message", "thread_broadcast"})  # the subtypes of what a person says
 ANYTHING = re.compile(".*")
 
 
@@ -87,7 +88,7 @@ class Listeners:
 
     async def _message(self, body: Payload, event: Payload) -> Message | None:
         speaker = event.get("user")
-        if not speaker or speaker == self._bot_user or event.get("bot_id") or event.get("subtype"):
+        if not speaker or speaker == self._bot_user or event.get("bot_id") or event.get("subtype") not in PERSONS:
             return None  # bots, ourselves included; edits, joins, deletions
         channel, direct = str(event["channel"]), event.get("channel_type") == "im"
         policy = await self._policies.whole()

@@ -7,13 +7,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
 from typing import Any
 
-from slack_bolt.async_app import AsyncAck, AsyncApp
+from slack_bolt.async_app import AsyncAck, AsyncApp, AsyncRespond
+from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.cards import Card, Cards
+from bot.core.errors import SignalboxError
 from bot.desk import Desk
 from bot.policies import Policies
 from bot.slack import home, text
+from bot.slack.connection import NO_ANSWER, OK
 from bot.slack.conversation import FEEDBACK, Conversation
 from bot.store.store import Store
 from tools.desk import Caller, DeskError
@@ -87,16 +90,20 @@ class Pages:
         )
         await self._client.views_publish(user_id=user, view=view)
 
-    async def _command(self, ack: AsyncAck, command: Payload) -> None:
+    async def _command(self, ack: AsyncAck, command: Payload, respond: AsyncRespond) -> None:
         await ack()
         user, channel = str(command["user_id"]), str(command["channel_id"])
         verb, _, rest = str(command.get("text", "")).strip().partition(" ")
         try:
             said = await self._said(verb.lower(), rest.strip(), self._caller(user, channel))
-        except DeskError as error:
+        except (SignalboxError, DeskError) as error:
             said = text.escape(str(error))
-        for part in text.split(said):
-            await self._client.chat_postEphemeral(channel=channel, user=user, text=part)
+        try:
+            for part in text.split(said):
+                if not await _responded(respond, part):
+                    await self._client.chat_postEphemeral(channel=channel, user=user, text=part)
+        except (SlackApiError, *NO_ANSWER) as error:
+            log.warning("%s was not answered in %s: %s", user, channel, error)
 
     async def _said(self, verb: str, rest: str, caller: Caller) -> str:
         match verb:
@@ -120,6 +127,13 @@ class Pages:
 
     def _caller(self, user: str, channel: str) -> Caller:
         return Caller(team=self._team, channel=channel, thread="", user=user, event_id="page", prompt="")
+
+
+async def _responded(respond: AsyncRespond, words: str) -> bool:
+    """Whether the command's own link took it, which works where the bot is no member. Not every server gives one."""
+    if not respond.response_url:
+        return False
+    return (await respond(words, response_type="ephemeral")).status_code == OK
 
 
 def _inbox(cards: list[Card]) -> str:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from tests.fakes.slack import Delivery, Message, Person, Signed, SlackServer, View
+from tests.fakes.slack import Delivery, Message, Person, Signed, SlackServer, View, responding
 from tests.fakes.slack.delivery import Post
 from tests.fakes.slack.state import Json
 from tests.fakes.trainer import install
@@ -401,6 +401,19 @@ async def test_bots_talk_to_themselves(room: Room) -> None:
     assert len(room.cards("CW3")) == 1, "a bot was listened to"
 
 
+@pytest.mark.parametrize("subtype", ["file_share", "me_message", "thread_broadcast"])
+async def test_words_with_a_file_or_beside_a_thread_are_words(room: Room, subtype: str) -> None:
+    channel = f"CW4{subtype[0].upper()}"
+    room.slack.add_channel(channel)
+    words = f"<@{room.slack.bot.id}> train digits for 2 epochs"
+    root = await room.requester.say(channel, "hello") if subtype == "thread_broadcast" else None
+    thread = root.ts if root else None
+    said = Message(channel=channel, team="T1", user="U1", text=words, subtype=subtype, thread_ts=thread)
+    room.slack.publish(said)
+    await room.slack.until(lambda: room.cards(channel), 20, "the card")
+    assert room.cards(channel)[0].thread_ts == (thread or said.ts)
+
+
 # What Slack refuses --------------------------------------------------------------------------------------------------
 
 
@@ -441,6 +454,19 @@ async def test_a_bot_that_was_removed_answers_clicks_directly(room: Room) -> Non
     await asyncio.sleep(1)
     channel.members.append(room.slack.bot.id)
     await room.ends("CR3")
+
+
+async def test_a_command_is_answered_where_the_bot_is_no_member(room: Room) -> None:
+    room.slack.add_channel("CR7").members.remove(room.slack.bot.id)
+    await room.refused(lambda: room.requester.slash("/signalbox", "help", channel="CR7"), "U1", "/signalbox jobs")
+
+
+async def test_a_command_whose_link_is_not_taken_is_answered_all_the_same(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(responding, "USES", 0)
+    room.slack.add_channel("CR8")
+    await room.refused(lambda: room.requester.slash("/signalbox", "help", channel="CR8"), "U1", "/signalbox jobs")
 
 
 @pytest.mark.parametrize("error", ["msg_too_long", "invalid_blocks"])
