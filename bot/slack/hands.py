@@ -21,7 +21,8 @@ from bot.approvals.deciding import Deciding, Hand
 from bot.approvals.proposing import Asked, Proposing
 from bot.cards import Card, Cards
 from bot.core.errors import Refused, SignalboxError
-from bot.core.proposal import Proposal, Verdict
+from bot.core.proposal import Proposal, ProposalState, Verdict
+from bot.core.proposal import proposal_id as id_of
 from bot.desk import Desk
 from bot.policies import Policies
 from bot.slack import blocks, modals, text
@@ -34,6 +35,7 @@ from tools.spec import SpecError, parse_spec
 log = logging.getLogger(__name__)
 
 Payload = Mapping[str, Any]
+STANDING = frozenset({ProposalState.PENDING, ProposalState.APPROVED})  # what a second press would only repeat
 LOST = "Your click could not be recorded; nothing was changed. Please press it again."
 
 
@@ -180,12 +182,17 @@ class Hands:
         await self._deciding.cancel(press.hand, proposal.number)
 
     async def _retry(self, press: Press) -> None:
-        """The same with what may help it, as a new proposal of whoever presses first."""
+        """The same with what may help it, as a new proposal of whoever presses first; anew if that came to nothing."""
         proposal = await self._found(press.proposal_id, press.hand.channel)
         card = await self._cards.card(proposal.id)
         if not card.remedy:
             raise Refused("Nothing is known to help this training; press Rerun with changes instead.")
-        await self._propose_again(press.hand, proposal, card.remedy, f"retry:{proposal.id}")
+        event_id, ordinal = f"retry:{proposal.id}", 0
+        while made := await self._store.proposal_by_id(id_of(self._team, event_id, ordinal)):
+            if made.state in STANDING:
+                raise Refused(f"Proposal {made.number} asks for this already and is {made.state}; go on from its card.")
+            ordinal += 1
+        await self._propose_again(press.hand, proposal, card.remedy, event_id, ordinal)
 
     async def _compare(self, press: Press) -> None:
         proposal = await self._found(press.proposal_id, press.hand.channel)
@@ -252,7 +259,7 @@ class Hands:
         await self._propose_again(form.hand, form.proposal, changes, f"view:{view['id']}")
 
     async def _propose_again(
-        self, hand: Hand, proposal: Proposal, changes: Mapping[str, object], event_id: str
+        self, hand: Hand, proposal: Proposal, changes: Mapping[str, object], event_id: str, ordinal: int = 0
     ) -> None:
         parameters: dict[str, object] = proposal.offer.spec.canonical()
         recipe = str(parameters.pop("recipe"))
@@ -267,6 +274,7 @@ class Hands:
             requester=hand.user,
             prompt=f"again as proposal {proposal.number}, with changes",
             event_id=event_id,
+            ordinal=ordinal,
         )
         await self._proposing.propose(asked, spec)
 

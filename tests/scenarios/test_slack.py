@@ -196,9 +196,17 @@ async def test_out_of_memory_is_retried_by_one_press_and_another_approval(tmp_pa
 
         await asyncio.gather(requester.click(failed, "sb_retry"), slack.user("U3").click(failed, "sb_retry"))
         again = await card(slack, "Proposal 2", "Approvals", "batch_size 16")
+        await requester.click(failed, "sb_retry")
+        await slack.ephemeral("U1", containing="Proposal 2 asks for this already and is pending")
+        await approver.click(again, "sb_reject")
+        await approver.submit_view(await slack.view("U2"), {"reason": "not tonight"})
+        await card(slack, "Proposal 2", "rejected by")
+
+        await asyncio.gather(requester.click(failed, "sb_retry"), slack.user("U3").click(failed, "sb_retry"))
+        again = await card(slack, "Proposal 3", "Approvals", "batch_size 16")
         await approver.click(again, "sb_approve")
-        await card(slack, "digits-2", "succeeded", seconds=60)
-        numbers = {one.text for one in slack.messages("C1") if "Proposal 3" in one.text}
+        await card(slack, "digits-3", "succeeded", seconds=60)
+        numbers = {one.text for one in slack.messages("C1") if "Proposal 4" in one.text}
         assert not numbers, "two presses are one proposal"
 
 
