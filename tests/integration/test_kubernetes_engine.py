@@ -326,6 +326,14 @@ async def test_faults_in_words(
     assert time.monotonic() - began < 10
 
 
+async def test_a_proxys_404_is_no_word_of_the_job(cluster: KubernetesServer, engine: KubernetesEngine) -> None:
+    uid = await engine.create(submission(engine))
+    cluster.spoil("get", "jobs", "404")
+    with pytest.raises(EngineUnavailable):
+        await engine.release(NAME, uid)
+    await engine.release(NAME, uid)
+
+
 async def test_no_namespace(cluster: KubernetesServer, tmp_path: Path) -> None:
     config = str(cluster.kubeconfig(tmp_path / "k"))
     async with KubernetesEngine(replace(SETTINGS, namespace="nowhere"), kubeconfig=config) as engine:

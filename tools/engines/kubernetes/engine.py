@@ -341,8 +341,9 @@ class KubernetesEngine:
 
 
 def _missing(problem: Problem) -> bool:
-    """Whether it is the object, or its kind, that is not there, and not the namespace."""
-    return problem.code == 404 and "namespaces" not in problem.message
+    """Whether it is the object, or its kind, that is not there, by the API's own words, and not the namespace."""
+    told = problem.reason == "NotFound" or problem.message.startswith("404 page not found")  # else a proxy's page
+    return problem.code == 404 and told and "namespaces" not in problem.message
 
 
 def _release(job: Raw) -> Raw:
