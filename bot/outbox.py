@@ -1,7 +1,8 @@
 """The outbox: what was committed and people have not seen yet, handed to a surface; what is for MLflow, to MLflow.
 
 A notice is written in the transaction that changed something, so it is delivered if and only if that was committed. It
-is delivered at least once (docs/adr/0005); one that fails is tried again, later each time, and set aside in the end.
+is delivered at least once (docs/adr/0005). While the far end is away it is tried again, for days; one that fails though
+the far end answers is poison, and set aside after some tries.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Protocol
 
+from bot.core.errors import Unavailable
 from bot.core.job import Job, JobPhase, RunEnd
 from bot.core.proposal import Proposal
 from bot.store.store import Store
@@ -25,6 +27,8 @@ DELIVERY_SECONDS = 60.0  # for one notice; every network call below it has its o
 LEASE_SECONDS = 90  # longer than a delivery can take
 DELIVERIES = 10  # tries before a notice is set aside
 BACKOFF_SECONDS = 60  # the longest wait between two tries
+AWAY_SECONDS = 300  # the same while the far end is away
+KEPT = timedelta(days=3)  # so long is one tried whose far end is away
 CLOSE_RUN = "close_run"  # a row for MLflow, not for people
 
 
@@ -36,7 +40,7 @@ class Notifier(Protocol):
         """The workspaces whose notices it can deliver."""
 
     async def deliver(self, notice: Notice) -> None:
-        """Show it. May be called again for one that was shown, after a crash in between."""
+        """Show it; `Unavailable` for now. May be called again for one that was shown, after a crash in between."""
 
     async def progress(self, job: Job, progress: Progress) -> None:
         """How a running job is doing; may be dropped."""
@@ -65,6 +69,11 @@ class Outbox:
         self._notifier = notifier
         self._runs = runs
         self._delivering = asyncio.Lock()  # in order, and none twice
+        self._away: dict[int, int] = {}  # notice → tries in a row that found the far end away
+
+    async def begin(self) -> None:
+        """Give what was set aside of late another try: what it failed of may be mended by now."""
+        await self._store.write(lambda writing: writing.take_up(writing.now - KEPT))
 
     async def deliver(self) -> None:
         """Hand over what people have not seen yet."""
@@ -86,9 +95,13 @@ class Outbox:
         try:
             async with asyncio.timeout(DELIVERY_SECONDS):
                 await self._hand_over(notice)
+        except (Unavailable, TimeoutError) as error:
+            await self._put_off(notice, error)
+            return
         except Exception as error:  # a poison row is set aside with its trouble and stalls nobody
             await self._not_delivered(notice, error)
             return
+        self._away.pop(notice.id, None)
         crash("outbox.after_deliver")
         await self._store.write(lambda writing: writing.delivered(notice))
 
@@ -99,18 +112,35 @@ class Outbox:
         if job is not None and job.run_id is not None:
             await self._runs.close_run(job.run_id, job.phase)
 
+    async def _put_off(self, notice: Notice, error: Exception) -> None:
+        """The far end is away, which is not the notice's fault and is not counted."""
+        tries = self._away[notice.id] = self._away.get(notice.id, 0) + 1
+        log.warning("notice %s (%s) waits: %s", notice.id, notice.kind, _trouble(error))
+
+        def commit(writing: Writing) -> None:
+            late = writing.now - notice.created_at > KEPT
+            retry_at = None if late else writing.now + backoff(tries, AWAY_SECONDS)
+            writing.not_delivered(notice, _trouble(error), notice.failures, retry_at)
+
+        await self._store.write(commit)
+
     async def _not_delivered(self, notice: Notice, error: Exception) -> None:
+        self._away.pop(notice.id, None)
         failures = notice.failures + 1
         last = failures >= DELIVERIES
         log.warning("notice %s (%s): %s%s", notice.id, notice.kind, error, "; set aside" if last else "")
-        trouble = f"{type(error).__name__}: {error}"
 
         def commit(writing: Writing) -> None:
-            writing.not_delivered(notice, trouble, None if last else writing.now + backoff(failures))
+            retry_at = None if last else writing.now + backoff(failures)
+            writing.not_delivered(notice, _trouble(error), failures, retry_at)
 
         await self._store.write(commit)
 
 
-def backoff(failures: int) -> timedelta:
+def backoff(failures: int, longest: int = BACKOFF_SECONDS) -> timedelta:
     """How long to wait after so many failures in a row."""
-    return timedelta(seconds=min(2 ** min(failures, 10), BACKOFF_SECONDS))
+    return timedelta(seconds=min(2 ** min(failures, 10), longest))
+
+
+def _trouble(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -67,6 +67,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Tick until cancelled."""
+        await _guarded("take up what was set aside", self._outbox.begin)
         try:
             while True:
                 again = asyncio.get_running_loop().time() + APART_SECONDS

@@ -42,6 +42,12 @@ AGAIN_SECONDS = (0.5, 2.0, 5.0)  # between tries of one post whose answer was lo
 LOG_LINES = 20000  # of a log's file, from its end
 TAIL_LINES, LINE_SHOWN = 15, 160  # lines of it, and characters of each, in the thread of a training that failed
 GONE = frozenset({"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "thread_not_found"})
+# Slack's own trouble, and what an administrator can put right: a notice is not to blame, and waits.
+SLACK_AWAY = frozenset(
+    {"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "invalid_auth"}
+    | {"not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope", "access_denied"}
+)
+CHANNEL_AWAY = frozenset({"is_archived", "not_in_channel", "channel_not_found", "restricted_action"})
 
 
 class DigestText(Protocol):
@@ -95,6 +101,16 @@ class SlackNotifier:
     async def deliver(self, notice: Notice) -> None:
         """Bring the card up to date, and tell in the thread what people must know."""
         await self._rush.over()
+        try:
+            await self._deliver(notice)
+        except NO_ANSWER as error:
+            raise Unavailable(f"Slack does not answer ({type(error).__name__}).") from error
+        except SlackApiError as error:
+            if not _away(error, SLACK_AWAY | CHANNEL_AWAY):
+                raise
+            raise Unavailable(f"Slack takes nothing for {notice.channel} now ({_reason(error)}).") from error
+
+    async def _deliver(self, notice: Notice) -> None:
         if notice.kind == "digest":
             await self._post_digest(notice.channel, date.fromisoformat(notice.subject))
             return
@@ -223,7 +239,7 @@ class SlackNotifier:
         except Exception as error:
             reason: object = error
             if isinstance(error, SlackApiError):
-                reason = error.response.get("error") or f"HTTP {error.response.status_code}"
+                reason = _reason(error)
             self._files = reason not in ("unknown_method", "missing_scope", "HTTP 404")
             log.warning("“%s” was not uploaded: %s", title, reason)
 
@@ -237,6 +253,15 @@ async def _written(write: Callable[..., Awaitable[Any]], **message: Any) -> Any:
             raise
         log.warning("blocks were refused, so charts are shown as text: %s", error.response.get("response_metadata"))
         return await write(**charts.plainer(message))
+
+
+def _away(error: SlackApiError, reasons: Collection[str]) -> bool:
+    """Whether it may pass by itself, or by somebody's hand."""
+    return error.response.status_code >= SERVER_ERROR or error.response.get("error") in reasons
+
+
+def _reason(error: SlackApiError) -> str:
+    return str(error.response.get("error") or f"HTTP {error.response.status_code}")
 
 
 def _thread(proposal: Proposal) -> str | None:

@@ -445,6 +445,7 @@ class Store:
                 kind=row.kind,
                 subject=row.subject,
                 actor=row.actor,
+                created_at=row.created_at,
                 failures=row.failures,
             )
             for row in rows

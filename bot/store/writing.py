@@ -50,6 +50,7 @@ class Notice:
     kind: str
     subject: str
     actor: str
+    created_at: datetime
     failures: int
 
 
@@ -231,15 +232,21 @@ class Writing:
             sa.update(table).where(table.c.id == notice.id).values(delivered_at=self.now, trouble="")
         )
 
-    def not_delivered(self, notice: Notice, trouble: str, retry_at: datetime | None) -> None:
-        """It failed; None for `retry_at` sets it aside for good."""
+    def not_delivered(self, notice: Notice, trouble: str, failures: int, retry_at: datetime | None) -> None:
+        """It failed, `failures` times by its own fault; None for `retry_at` sets it aside."""
         table = schema.outbox
         aside = self.now if retry_at is None else None
         self.connection.execute(
             sa.update(table)
             .where(table.c.id == notice.id)
-            .values(failures=notice.failures + 1, trouble=trouble[:500], retry_at=retry_at, set_aside_at=aside)
+            .values(failures=failures, trouble=trouble[:500], retry_at=retry_at, set_aside_at=aside)
         )
+
+    def take_up(self, since: datetime) -> None:
+        """What is not older and was set aside may be tried once more."""
+        table = schema.outbox
+        aside = table.c.delivered_at.is_(None) & table.c.set_aside_at.is_not(None) & (table.c.created_at >= since)
+        self.connection.execute(sa.update(table).where(aside).values(set_aside_at=None, retry_at=None))
 
     def save_progress(self, job: Job, progress: Progress) -> None:
         """What the trainer said last. Not state: no version, no event."""

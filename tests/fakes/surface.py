@@ -14,13 +14,16 @@ from tools.progress import Progress
 
 @dataclass
 class FakeSurface:
-    """Keeps notices; fails for the kinds in `broken`."""
+    """Keeps notices; fails for the kinds in `broken`, and while it is `away` for all."""
 
     teams: Collection[str] = ("local",)
     told: list[Notice] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    away: bool = False
 
     async def deliver(self, notice: Notice) -> None:
+        if self.away:
+            raise Unavailable("The surface does not answer.")
         if notice.kind in self.broken:
             raise RuntimeError("the surface refuses this notice")
         self.told.append(notice)

@@ -313,6 +313,46 @@ async def test_a_failing_row_backs_off_and_stalls_nobody(url: str) -> None:
         assert not await bot.store.undelivered([TEAM], due=False), "the poison row was set aside"
 
 
+async def test_a_surface_that_is_away_for_long_is_told_everything_when_it_is_back(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        world.surface.away = True
+        proposal = await bot.propose()
+        for _ in range(150):
+            await bot.reconciler.deliver()
+            world.clock.forward(minutes=1)
+        assert not world.surface.told
+        world.surface.away = False
+        world.clock.forward(minutes=5)
+        await bot.reconciler.deliver()
+        assert world.surface.kinds(proposal) == ["proposed"]
+        world.surface.away = True
+        await bot.approve(proposal)
+        world.clock.forward(days=4)
+        await bot.reconciler.deliver()
+        assert not await bot.store.undelivered([TEAM], due=False), "in the end it is given up"
+
+
+async def test_what_was_set_aside_is_tried_once_more_by_the_next_life(url: str) -> None:
+    world = World(url=url)
+    async with world.bot() as bot:
+        world.surface.broken = {"proposed"}
+        mended, poison = await bot.propose(epochs=1), await bot.propose(epochs=2)
+        await bot.approve(poison)
+        world.surface.broken = {"proposed", "approved"}
+        await bot.settle(14)
+        world.surface.broken = {"approved"}
+    async with world.bot() as bot:
+        running = asyncio.create_task(bot.reconciler.run())
+        async with asyncio.timeout(20):
+            while not world.surface.kinds(mended) or await bot.store.undelivered([TEAM], due=False):
+                await asyncio.sleep(0.05)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert world.surface.kinds(mended) == ["proposed"]
+        assert "approved" not in world.surface.kinds(poison)
+
+
 async def test_cancel_ends_a_running_job_once(url: str) -> None:
     world = World(url=url)
     async with world.bot() as bot:
