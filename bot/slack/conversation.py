@@ -1,16 +1,17 @@
 """What people say to the bot in Slack, and its answers: recorded first, then answered in a task of its own.
 
 A message is in the inbox before Slack is acknowledged, so a restart answers what a crash cut off. Turns of one thread
-follow each other (the assistant sees to that), turns of many threads run at once. What Slack cannot do (streams,
-status) is done without, with one line in the log.
+follow each other (the assistant sees to that), turns of many threads run at once. A turn that fails goes on later where
+it was. What Slack cannot do (streams, status) is done without, with one line in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
@@ -23,12 +24,17 @@ from bot.store.store import Message, Store
 from tools.desk import Caller
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 THINKING = "is thinking…"
 FEEDBACK = "sb_feedback"
 AGAIN_SECONDS = (1.0, 5.0, 20.0, 60.0)  # between tries to say an answer
+GO_ON_SECONDS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, *[300.0] * 6)  # between tries of a turn that failed
+SORRY = "I cannot answer just now: something that I need does not open. I shall answer here once it does; buttons work."
 PLAIN = 3000  # characters of a message without blocks, for a Slack that refuses them
 REFUSED = frozenset({"invalid_blocks", "msg_too_long", "msg_blocks_too_long"})
+# Nobody can be answered there any more.
+GONE = frozenset({"channel_not_found", "thread_not_found", "is_archived", "not_in_channel"})
 # What this Slack, or this token, does not have; asking again would not help.
 LACKING = frozenset({"unknown_method", "not_allowed_token_type", "missing_scope", "feature_not_enabled"})
 
@@ -49,7 +55,9 @@ class Conversation:
         self._client = client
         self._answers = answers
         self._told = told
+        self._lacking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns: dict[tuple[str, str], dict[asyncio.Task[None], Message]] = {}
+        self._idling: set[asyncio.Task[Any] | None] = set()
         self._without: set[str] = set()
 
     def begin(self, message: Message) -> None:
@@ -65,7 +73,11 @@ class Conversation:
         if not turns:
             self._turns.pop(key, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a turn failed; its message stays in the inbox until the next start", exc_info=error)
+            log.error("a turn failed for good; its message stays in the inbox until the next start", exc_info=error)
+
+    def without_agent(self) -> None:
+        """The agent could not be opened: who waits for it is told so."""
+        self._lacking.set_result(None)
 
     async def answer_left_over(self, team: str) -> None:
         """Begin what was recorded before a crash and never answered."""
@@ -83,7 +95,10 @@ class Conversation:
         return bool(turns)
 
     async def close(self, seconds: float) -> None:
-        """Let running turns end; what does not is answered by the next start."""
+        """Let running turns end; what does not, or only waits, is answered by the next start."""
+        for task in self._idling:
+            if task is not None:
+                task.cancel()
         tasks = [task for tasks in self._turns.values() for task in tasks]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
@@ -95,18 +110,60 @@ class Conversation:
         await self.optional(
             "assistant.threads.setStatus", channel_id=message.channel, thread_ts=message.thread, status=THINKING
         )
-        answers = await asyncio.shield(self._answers)
         stream = Stream(
             self.optional, channel=message.channel, thread=message.thread, user=message.user, team=message.team
         )
         try:
-            said = await answers.answer(message.text, message.caller(), stream.on_text)
+            answers = await self._until_done(lambda: self._agent(message))
+            said = await self._until_done(lambda: self._said(message, answers, stream))
+            await self._until_done(lambda: self._show(message, said, stream))
+        except SlackApiError as error:
+            if error.response.get("error") not in GONE:
+                raise
+            log.warning("%s could not be answered (%s)", message.event_id, error.response.get("error"))
+        await self._until_done(lambda: self._store.answered(message.team, message.event_id))
+        self._told()
+
+    async def _until_done(self, part: Callable[[], Awaitable[T]]) -> T:
+        """A part of a turn; again if it fails, later each time, unless nothing can come of it."""
+        for pause in GO_ON_SECONDS:
+            try:
+                return await part()
+            except Exception as error:
+                if isinstance(error, SlackApiError) and error.response.get("error") in GONE:
+                    raise
+                log.warning("a turn failed and goes on in %.0f s", pause, exc_info=error)
+            with self._idle():
+                await asyncio.sleep(pause)
+        return await part()
+
+    @contextmanager
+    def _idle(self) -> Iterator[None]:
+        """This turn only waits: `close` does not wait for it."""
+        task = asyncio.current_task()
+        self._idling.add(task)
+        try:
+            yield
+        finally:
+            self._idling.discard(task)
+
+    async def _agent(self, message: Message) -> Answers:
+        await asyncio.wait((self._answers, self._lacking), return_when=asyncio.FIRST_COMPLETED)
+        if self._answers.done():
+            return self._answers.result()
+        await self._say(message, text=SORRY)
+        with self._idle():
+            return await asyncio.shield(self._answers)
+
+    async def _said(self, message: Message, answers: Answers, stream: Stream) -> str:
+        try:
+            return await answers.answer(message.text, message.caller(), stream.on_text)
         except SignalboxError as error:
-            said = str(error)
+            return str(error)
+
+    async def _show(self, message: Message, said: str, stream: Stream) -> None:
         if not await stream.finish(said, [feedback_block()]):
             await self._post(message, said)
-        await self._store.answered(message.team, message.event_id)
-        self._told()
 
     async def _post(self, message: Message, said: str) -> None:
         for part in text.split(text.from_model(said)):
@@ -135,7 +192,7 @@ class Conversation:
             await asyncio.sleep(pause)
 
     async def optional(self, method: str, **arguments: Any) -> dict[str, Any] | None:
-        """A call that the loop can do without; None where this Slack does not have it."""
+        """A call that the loop can do without; None where this Slack does not have it, or does not answer."""
         if method in self._without:
             return None
         try:
@@ -146,7 +203,9 @@ class Conversation:
             if reason in LACKING or error.response.status_code == 404:
                 self._without.add(method)
             log.info("%s is not to be had here (%s)", method, reason)
-            return None
+        except NO_ANSWER as error:
+            log.info("%s was not answered (%s)", method, type(error).__name__)
+        return None
 
 
 Told = Callable[[], None]

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 30.0
 SWITCH_SECONDS = 0.0005  # a click's thread waits so long for one that computes; ten times that is Python's own
+AGENT_SECONDS, AGENT_MOST_SECONDS = 5.0, 300.0  # between two tries to open the agent, at first and at most
 GOODBYE_SECONDS = 20.0  # for turns that are under way, within a cluster's usual grace of 30
 
 
@@ -73,7 +74,7 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
         answers: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         room = _Room(app, client, team, bot_user, answers)
         policies.groups = SlackGroups(client)
-        warming = asyncio.create_task(_warm(app, stack, answers), name="warm the agent")
+        warming = asyncio.create_task(_warm(app, stack, answers, room.conversation), name="warm the agent")
         stack.push_async_callback(_ended, warming)
         stack.push_async_callback(room.hands.close)  # after the connections: a last click is answered too
         await _connected(settings, room, stack)
@@ -159,13 +160,11 @@ async def _who(client: AsyncWebClient) -> tuple[str, str]:
     return str(answer["team_id"]), str(answer["user_id"])
 
 
-async def _warm(app: App, stack: AsyncExitStack, answers: asyncio.Future[Answers]) -> None:
-    """Import and open the agent, beside everything else."""
-    try:
-        answers.set_result(await stack.enter_async_context(app.assistant()))
-    except Exception as error:
-        answers.set_exception(error)
-        log.exception("the agent could not be opened; clicks are taken all the same")
+async def _warm(app: App, stack: AsyncExitStack, answers: asyncio.Future[Answers], conversation: Conversation) -> None:
+    """Import and open the agent, beside everything else; again and again where it does not open."""
+    await _open_agent(app, stack, answers)
+    if not answers.done():
+        conversation.without_agent()
     try:
         log.info("trainings run on %s", await app.engine.offers())
     except Exception as error:
@@ -176,6 +175,18 @@ async def _warm(app: App, stack: AsyncExitStack, answers: asyncio.Future[Answers
         log.warning("MLflow is not to be had yet: %s", error)
     gc.collect()
     gc.freeze()  # what was imported stays: looked through by no collection, so that none holds clicks up
+    pause = AGENT_SECONDS
+    while not answers.done():
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, AGENT_MOST_SECONDS)
+        await _open_agent(app, stack, answers)
+
+
+async def _open_agent(app: App, stack: AsyncExitStack, answers: asyncio.Future[Answers]) -> None:
+    try:
+        answers.set_result(await stack.enter_async_context(app.assistant()))
+    except Exception:
+        log.exception("the agent could not be opened; clicks are taken all the same")
 
 
 async def _connected(settings: Settings, room: _Room, stack: AsyncExitStack) -> None:
