@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import aiohttp
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.adapter.socket_mode.async_internals import run_async_bolt_app, send_async_response
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.response import BoltResponse
+from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry import HttpRequest, HttpResponse, RetryState
 from slack_sdk.http_retry.async_handler import AsyncRetryHandler
 from slack_sdk.http_retry.builtin_async_handlers import (
@@ -31,6 +34,7 @@ from bot.core.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 SOCKETS = 2
 ENVELOPES_KEPT = 1000  # with their answers, for a copy that comes late
 NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)  # what a call raises that got none
@@ -79,6 +83,17 @@ def web_client(token: str, api_url: str) -> AsyncWebClient:
         _ServerErrors(max_retry_count=2),
     ]
     return client
+
+
+async def into(thread: str | None, post: Callable[[str | None], Awaitable[T]]) -> T:
+    """Post into a thread; into the channel itself if somebody deleted what the thread hangs from."""
+    try:
+        return await post(thread)
+    except SlackApiError as error:
+        if not thread or error.response.get("error") != "thread_not_found":
+            raise
+        log.info("the thread %s is gone, so its channel is told", thread)
+        return await post(None)
 
 
 class Envelopes:

@@ -18,7 +18,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.core.errors import SignalboxError
 from bot.slack import text
-from bot.slack.connection import NO_ANSWER
+from bot.slack.connection import NO_ANSWER, into
 from bot.slack.stream import Stream
 from bot.store.store import Message, Store
 from tools.desk import Caller
@@ -181,7 +181,10 @@ class Conversation:
         """One message into the thread; again after a while where Slack does not answer or has no room."""
         for pause in (*AGAIN_SECONDS, None):
             try:
-                await self._client.chat_postMessage(channel=message.channel, thread_ts=message.thread, **what)
+                await into(
+                    message.thread,
+                    lambda thread: self._client.chat_postMessage(channel=message.channel, thread_ts=thread, **what),
+                )
                 return
             except SlackApiError as error:
                 if pause is None or (error.response.status_code < 500 and error.response.get("error") != "ratelimited"):

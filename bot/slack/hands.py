@@ -26,7 +26,7 @@ from bot.core.proposal import proposal_id as id_of
 from bot.desk import Desk
 from bot.policies import Policies
 from bot.slack import blocks, modals, text
-from bot.slack.connection import NO_ANSWER
+from bot.slack.connection import NO_ANSWER, into
 from bot.slack.rush import Rush
 from bot.store.store import Store
 from tools.desk import Caller, DeskError
@@ -198,12 +198,8 @@ class Hands:
         proposal = await self._found(press.proposal_id, press.hand.channel)
         caller = _caller(proposal, press.hand)
         said = await self._desk.compare(caller, [str(proposal.number), "best"])
-        await self._client.chat_postEphemeral(
-            channel=proposal.channel,
-            thread_ts=proposal.thread or None,
-            user=press.hand.user,
-            text=text.fenced(said),
-        )
+        where: dict[str, Any] = {"channel": proposal.channel, "user": press.hand.user, "text": text.fenced(said)}
+        await into(proposal.thread or None, lambda thread: self._client.chat_postEphemeral(thread_ts=thread, **where))
 
     def _open(self, view: Callable[[Card], dict[str, Any]]) -> Callable[[Press], Awaitable[None]]:
         async def handler(press: Press) -> None:

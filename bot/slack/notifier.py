@@ -23,7 +23,7 @@ from bot.core.job import Job, JobPhase
 from bot.core.proposal import Proposal
 from bot.policies import Policies
 from bot.slack import blocks, charts, notices
-from bot.slack.connection import NO_ANSWER
+from bot.slack.connection import NO_ANSWER, into
 from bot.slack.rush import Rush
 from bot.slack.text import fenced
 from bot.store.store import Store
@@ -153,9 +153,9 @@ class SlackNotifier:
         lease = timedelta(seconds=LEASE_SECONDS)
         if not await self._store.write(lambda writing: writing.claim_card(proposal.id, writing.now + lease)):
             raise Unavailable(f"The card of proposal {proposal.number} is just being posted.")
-        channel, thread = proposal.channel, _thread(proposal)
+        channel, mark = proposal.channel, blocks.mark(proposal)
         try:
-            where, new = await self._once(channel, thread, blocks.mark(proposal), message)
+            where, new = await into(_thread(proposal), lambda thread: self._once(channel, thread, mark, message))
         except SlackApiError:  # refused, so it does not stand anywhere
             await self._store.write(lambda writing: writing.release_card(proposal.id))
             raise
@@ -202,11 +202,11 @@ class SlackNotifier:
         return None
 
     async def _tell(self, proposal: Proposal, told: notices.Told) -> None:
-        if told.person is None:
-            where = {"channel": proposal.channel, "thread_ts": _thread(proposal)}
-        else:
-            where = {"channel": (await self._client.conversations_open(users=told.person))["channel"]["id"]}
-        await _written(self._client.chat_postMessage, **where, **told.message(), unfurl_links=False)
+        channel, thread = proposal.channel, _thread(proposal)
+        if told.person is not None:
+            channel, thread = (await self._client.conversations_open(users=told.person))["channel"]["id"], None
+        said = {"channel": channel, "unfurl_links": False, **told.message()}
+        await into(thread, lambda thread: _written(self._client.chat_postMessage, thread_ts=thread, **said))
 
     async def _show_log(self, proposal: Proposal, job: Job) -> None:
         """Its tail in the thread where it failed, all of it as a file. The engine may not have it any more."""
@@ -233,8 +233,11 @@ class SlackNotifier:
             return
         try:
             async with asyncio.timeout(LEASE_SECONDS):
-                await self._client.files_upload_v2(
-                    channel=proposal.channel, thread_ts=_thread(proposal), title=title, **file
+                await into(
+                    _thread(proposal),
+                    lambda thread: self._client.files_upload_v2(
+                        channel=proposal.channel, thread_ts=thread, title=title, **file
+                    ),
                 )
         except Exception as error:
             reason: object = error

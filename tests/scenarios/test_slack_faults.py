@@ -428,6 +428,20 @@ async def test_a_card_that_somebody_deleted_stops_nothing(room: Room) -> None:
     await room.slack.message("CR1", containing="succeeded", timeout=30)
 
 
+async def test_words_that_were_deleted_at_once_are_answered_in_their_channel(room: Room) -> None:
+    room.slack.add_channel("CR9")
+    await room.approver.delete(await room.requester.mention("CR9", "train digits for 2 epochs"))
+    await room.slack.until(lambda: room.cards("CR9"), 20, "the card")
+    (pending,) = room.cards("CR9")
+    await room.slack.until(lambda: "sb_feedback" in str([one.blocks for one in room.slack.messages("CR9")]), 20)
+    await (await room.approver.click(pending, "sb_approve")).done()
+    for words in ("waits for your decision", "was approved by", "succeeded"):
+        await room.slack.message("CR9", containing=words, timeout=30)
+    await room.slack.until(lambda: any(one.files for one in room.slack.messages("CR9")), 20, "its log")
+    assert [one.ts for one in room.cards("CR9")] == [pending.ts]
+    assert not [one for one in room.slack.messages("CR9") if one.thread_ts]
+
+
 async def test_an_archived_channel_gets_everything_when_it_is_back(room: Room) -> None:
     pending = await room.proposal("CR2")
     before = room.started()
