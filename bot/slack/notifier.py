@@ -41,6 +41,7 @@ LOOK_BACK = 200  # messages of a thread looked through for a card that was poste
 AGAIN_SECONDS = (0.5, 2.0, 5.0)  # between tries of one post whose answer was lost, within its lease
 LOG_LINES = 20000  # of a log's file, from its end
 TAIL_LINES, LINE_SHOWN = 15, 160  # lines of it, and characters of each, in the thread of a training that failed
+THREAD, LOG = "thread", "log"  # what of a notice was shown, beside the people told
 GONE = frozenset({"message_not_found", "channel_not_found", "is_archived", "not_in_channel", "thread_not_found"})
 # Slack's own trouble, and what an administrator can put right: a notice is not to blame, and waits.
 SLACK_AWAY = frozenset(
@@ -91,6 +92,7 @@ class SlackNotifier:
         self._log_lines = log_lines
         self._digest = digest
         self._rush = rush
+        self._shown: dict[int, set[str]] = {}  # notice → what of it came through, while it is not delivered whole
         self._edited: dict[str, float] = {}  # proposal → when its card was last edited for progress
         self._files = True  # until this Slack says that it takes none
 
@@ -117,11 +119,18 @@ class SlackNotifier:
         card = await self._cards.card(notice.subject)
         await self.show(card)
         policy = await self._policies.of(card.proposal.team, card.proposal.channel)
+        shown = self._shown.setdefault(notice.id, set())
         for told in notices.of(notice.kind, notice.actor, card, policy):
-            await self._tell(card.proposal, told)
+            whom = told.person or THREAD
+            if whom not in shown:
+                await self._tell(card.proposal, told)
+                shown.add(whom)
         if notice.kind == "finished" and card.job is not None:
-            await self._show_log(card.proposal, card.job)
+            if LOG not in shown:
+                await self._show_log(card.proposal, card.job)
+                shown.add(LOG)
             await self._show_curve(card.proposal, card.job, card.progress)
+        self._shown.pop(notice.id, None)
 
     async def progress(self, job: Job, progress: Progress) -> None:
         """Edit the card, not more often than Slack allows; the newest state is what it shows."""
@@ -202,11 +211,21 @@ class SlackNotifier:
         return None
 
     async def _tell(self, proposal: Proposal, told: notices.Told) -> None:
-        channel, thread = proposal.channel, _thread(proposal)
-        if told.person is not None:
-            channel, thread = (await self._client.conversations_open(users=told.person))["channel"]["id"], None
-        said = {"channel": channel, "unfurl_links": False, **told.message()}
-        await into(thread, lambda thread: _written(self._client.chat_postMessage, thread_ts=thread, **said))
+        """In the thread, or a person directly; one who cannot be told must not keep the others waiting."""
+        said = {"unfurl_links": False, **told.message()}
+        if told.person is None:
+            said |= {"channel": proposal.channel}
+            await into(
+                _thread(proposal), lambda thread: _written(self._client.chat_postMessage, thread_ts=thread, **said)
+            )
+            return
+        try:
+            opened = await self._client.conversations_open(users=told.person)
+            await _written(self._client.chat_postMessage, channel=opened["channel"]["id"], **said)
+        except SlackApiError as error:
+            if _away(error, SLACK_AWAY):
+                raise
+            log.warning("%s cannot be told directly: %s", told.person, _reason(error))
 
     async def _show_log(self, proposal: Proposal, job: Job) -> None:
         """Its tail in the thread where it failed, all of it as a file. The engine may not have it any more."""

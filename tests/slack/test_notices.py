@@ -103,3 +103,32 @@ async def test_what_slack_will_never_take_is_set_aside(tmp_path: Path) -> None:
         await here.propose()
         await here.deliver(12)
         assert await here.waiting() == 0 and here.cards() == 0
+
+
+DIRECT = {"approvers": ["U2", "UGONE", "U3"], "tell_approvers": "dm"}
+
+
+def told(here: Place, user: str) -> int:
+    """How often a person was asked for a decision directly."""
+    own = here.slack.home_team.im(user).messages.values()
+    return sum("waits for your decision" in one.words for one in own)
+
+
+@pytest.mark.parametrize("reason", ["user_not_found", "user_disabled", "cannot_dm_bot", "channel_not_found"])
+async def test_an_approver_who_cannot_be_told_keeps_nobody_else_waiting(tmp_path: Path, reason: str) -> None:
+    async with place(tmp_path, **DIRECT) as here:
+        here.slack.fail("chat.postMessage", error=reason, channel=here.slack.home_team.im("U2").id, times=100)
+        await here.propose()
+        await here.deliver(3)
+        assert [told(here, user) for user in ("U2", "U3")] == [0, 1]
+        assert await here.waiting() == 0 and here.cards() == 1
+
+
+async def test_who_was_told_is_not_told_again_when_the_next_could_not_be(tmp_path: Path) -> None:
+    async with place(tmp_path, **DIRECT) as here:
+        here.slack.fail("chat.postMessage", error="internal_error", channel=here.slack.home_team.im("U3").id, times=2)
+        await here.propose()
+        await here.deliver(2)
+        assert [told(here, user) for user in ("U2", "U3")] == [1, 0] and await here.waiting() == 1
+        await here.deliver()
+        assert [told(here, user) for user in ("U2", "U3")] == [1, 1] and await here.waiting() == 0
