@@ -146,8 +146,9 @@ class Writer:
 
     def serve(self, lines: Iterable[str]) -> bool:
         """Send what the lines bring until they end; whether all of it was taken, artifacts and status included."""
+        batches = _batches(lines, lambda: RETRY_INTERVAL if self._warned and self._pending else SEND_INTERVAL)
         self._flush()
-        for records in _batches(lines, lambda: RETRY_INTERVAL if self._warned and self._pending else SEND_INTERVAL):
+        for records in batches:
             self._pending += records
             self._flush()
         for seconds in LAST_WAITS:
@@ -229,10 +230,13 @@ class Writer:
 
 
 def _batches(lines: Iterable[str], interval: Callable[[], float]) -> Iterator[list[Record]]:
-    """The records of the lines, gathered over `interval()` seconds; the last batch comes as soon as the lines end."""
+    """The records of the lines, gathered over `interval()` seconds; the last batch comes as soon as the lines end.
+
+    From this call on, not from the first batch that is asked for, a thread empties the pipe: a server that hangs never
+    makes the trainer wait for room in it.
+    """
     arrived: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
 
-    # A thread empties the pipe, so that a server that hangs never makes the trainer wait for room in it.
     def read() -> None:
         with contextlib.suppress(ValueError):  # a line that was cut off with the trainer is the last
             for line in lines:
@@ -240,6 +244,10 @@ def _batches(lines: Iterable[str], interval: Callable[[], float]) -> Iterator[li
         arrived.put(None)
 
     threading.Thread(target=read, daemon=True).start()
+    return _gathered(arrived, interval)
+
+
+def _gathered(arrived: queue.SimpleQueue[Record | None], interval: Callable[[], float]) -> Iterator[list[Record]]:
     ended = False
     while not ended:
         batch: list[Record] = []

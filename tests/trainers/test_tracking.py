@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -156,6 +157,19 @@ def test_without_a_server_training_goes_on_and_the_record_is_kept(trainers, tmp_
     assert records[-1] == {"kind": "end", "status": "FINISHED"}
 
 
+def test_a_server_that_never_answers_holds_up_neither_the_training_nor_its_interruption(trainers, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the system accepts, and nobody reads
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        env = {"MLFLOW_TRACKING_URI": url, "MLFLOW_RUN_ID": "0" * 32, "MLFLOW_HTTP_REQUEST_TIMEOUT": "150"}
+        args = ("mnist_cnn", "--batch-size", 8, "--epochs", 8, "--output-dir", tmp_path)
+        outcome = trainers.interrupted(*args, after=lambda event: event.get("epoch") == 6, **env)
+    assert outcome.code == 4, outcome.stderr
+    assert "MLflow does not take records" not in outcome.notes()  # all this while the first request hung
+    kept = json.loads((tmp_path / "mlflow-unsent.json").read_text())["records"]
+    assert sum(len(json.dumps(record)) for record in kept) > 1 << 16  # more than a pipe takes
+    assert (tmp_path / "checkpoint.pt").exists()
+
+
 def test_what_failed_in_the_middle_is_sent_again(tmp_path, client, store, experiment, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     run_id = client.create_run(experiment).info.run_id
@@ -164,10 +178,12 @@ def test_what_failed_in_the_middle_is_sent_again(tmp_path, client, store, experi
 
     def lines():
         yield json.dumps(metric)
+        while not client.get_metric_history(run_id, "loss"):
+            time.sleep(0.1)
         Path(store.removeprefix("sqlite:///")).rename(tmp_path / "away")
+        yield json.dumps({**metric, "step": 2})
         time.sleep(3)
         (tmp_path / "away").rename(store.removeprefix("sqlite:///"))
-        yield json.dumps({**metric, "step": 2})
         yield json.dumps({"kind": "end", "status": "FINISHED"})
         yield '{"kind": "met'  # as a killed trainer may leave it
 
