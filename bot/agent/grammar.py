@@ -8,7 +8,7 @@ Only the person's own latest message is read. Next step of a plan: `bot.agent.pl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from bot.agent import looking, reading, sayings, training, vocabulary
@@ -26,8 +26,30 @@ def understand(text: str, earlier: Sequence[Request] = ()) -> Plan:
     message = Message(text=plain, cut=training.clauses(plain), earlier=earlier)
     for rule in _RULES:
         if plan := rule(message):
-            return plan
+            return _careful(message, plan)
     return Plan(say=sayings.NOT_UNDERSTOOD)
+
+
+def _careful(message: Message, plan: Plan) -> Plan:
+    """The plan, but a question in place of its trainings where the text says more of them than was read."""
+    trainings = [call for call in plan.calls if call.tool in {TRIGGER, ESTIMATE}]
+    if not trainings:
+        return plan
+    others = tuple(call for call in plan.calls if call not in trainings)
+    text = message.text if trainings[0].tool == ESTIMATE else message.cut.asked
+    jobs = {str(value) for call in others for value in call.arguments.values()}
+    question = _question(text, len(trainings), jobs)
+    return Plan(calls=others, say=question) if question else plan
+
+
+def _question(text: str, trainings: int, jobs: Collection[str]) -> str:
+    if name := reading.other_data(text):
+        return sayings.no_recipe(name)
+    if words := reading.relative(text):
+        return sayings.relative(words)
+    if number := reading.unread(text, trainings, jobs):
+        return sayings.unread(number)
+    return sayings.which_recipe() if training.crossed(text) else ""
 
 
 # -- what only people can do ------------------------------------------------------------------------------------------
@@ -96,6 +118,10 @@ def _go_ahead(message: Message) -> Plan | None:
     if message.earlier and message.earlier[-1].tool == ESTIMATE and not message.has(r"\bboss|admin|owner|start it\b"):
         return Plan(calls=_calls(TRIGGER, [request.arguments for request in message.earlier]))
     return Plan(say=sayings.NOTHING_CHANGED)
+
+
+def _retracted(message: Message) -> Plan | None:
+    return Plan(say=sayings.DENIED) if training.retracted(message.text) else None
 
 
 # -- trainings and their cost beforehand ------------------------------------------------------------------------------
@@ -260,6 +286,7 @@ _RULES: Final[tuple[Callable[[Message], Plan | None], ...]] = (
         _approval,
         _foreign,
         _go_ahead,
+        _retracted,
         _estimate,
         _commanded,
         looking.compare,

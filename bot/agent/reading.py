@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +40,8 @@ _UNITS: Final = [
 ]
 WORDS: Final[dict[str, float]] = {word: value for value, word in enumerate(_UNITS)} | {
     **{"single": 1, "a couple of": 2, "couple": 2, "a dozen": 12, "dozen": 12, "thirty": 30, "forty": 40},
-    **{"fifty": 50, "sixty": 60, "eighty": 80, "hundred": 100, "a hundred": 100, "half an": 0.5},
+    **{"fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90},
+    **{"hundred": 100, "a hundred": 100, "half an": 0.5},
 }
 # "0,01" with a decimal comma, "1,000" with a thousands' one, "10", "1_000", "2.5", ".05", "1e-3", "2k".
 _FIGURES: Final = (
@@ -72,10 +73,12 @@ _TOKEN: Final = re.compile(
 )
 # What may stand between a name and its number, on either side.
 _AFTER_NAME: Final = re.compile(
-    r"[\s_]*(?:[:=]|,?\s*\bsay\b|\b(?:size|of|to|is|at|from|be|by|should be|around|about|the|a|up)\b|[\s_])*"
+    r"[\s_]*(?:[:=]|,?\s*\bsay\b|\b(?:size|of|to|is|at|from|be|should be|around|about|the|a|up)\b|[\s_])*"
 )
 _AFTER_NUMBER: Final = re.compile(r"\s*-?\s*(?:(?:full|per|a|in each|each|examples? per|samples? per|of)\s+)*")
-_MORE: Final = re.compile(r"\s*(?:,|/|\bor\b|\band\b|&|,\s*and)\s*", re.IGNORECASE)
+_MORE: Final = re.compile(r"\s*(?:,|\bor\b|\band\b|&|,\s*and)\s*", re.IGNORECASE)
+_LAST_LR: Final = re.compile(r"\s+[\d.]+e-\d+\s*$", re.IGNORECASE)  # "1ep 5e-5"
+_DECIMAL: Final = re.compile(r"[^\s,]+,\d+(?:e[-+]?\d+)?|\d+,[^\s,]+", re.IGNORECASE)
 _FROM_TO: Final = re.compile(r"\bfrom\s+\S+\s+to\s*$", re.IGNORECASE)
 _NOT_WANTED: Final = re.compile(r"\b(?:not|instead of|rather than|from)\s*$", re.IGNORECASE)
 
@@ -92,12 +95,32 @@ _TIME_CAP: Final = re.compile(
     re.IGNORECASE,
 )
 _FACTOR: Final = re.compile(
-    r"\b(?P<factor>double|twice|triple|half|halve|ten times|10x|2x)\s+(?:of\s+)?(?:the\s+|as many\s+"
+    r"\b(?<!and a )(?P<factor>double|twice|triple|half|halve|ten times|10x|2x)\s+(?:of\s+)?(?:the\s+|as many\s+"
     r"|as much\s+)?(?:number of\s+)?"
     rf"(?P<name>{_NAMES['batch_size']}|{_NAMES['lr']}|{_NAMES['epochs']})\b",
     re.IGNORECASE,
 )
 _FACTORS: Final = {"double": 2.0, "twice": 2.0, "2x": 2.0, "triple": 3.0, "half": 0.5, "halve": 0.5}
+
+# What may not be left over where a training is proposed: it would have changed it.
+_NUMERIC: Final = re.compile(
+    r"[\d%^]|\b(?:"
+    + "|".join(sorted({*WORDS, *_FACTORS} - {"one", "single", "couple", "a couple of", "halve"}, key=len, reverse=True))
+    + r"|thirds?|quarters?|tenths?|hundredths?|thousand(?:ths?)?|millions?|percent)\b",
+    re.IGNORECASE,
+)
+# Names, mentions and addresses may have digits of their own ("JIRA-12"); "lr1e-3" and "x10" are numbers.
+_OWN_DIGITS: Final = re.compile(
+    rf"<[@#!]\S*>|\S+://\S+|(?<![\w.-])(?!(?:x|{'|'.join(_NAMES.values())})[\d.])[a-z][a-z_-]*\d[\w-]*", re.IGNORECASE
+)
+_UNWANTED_NUMBER: Final = re.compile(rf"\b(?:not|instead of|rather than)\s+{_NUMBER}", re.IGNORECASE)
+_COUNT: Final = re.compile(rf"\b(?P<count>{_NUMBER})\s+(?:runs?|trainings?|jobs?|times)\b|\btwice\b", re.IGNORECASE)
+_ANY_NAME: Final = "|".join(_NAMES[name] for name in ("block_size", "batch_size", "lr", "epochs", "gpus", "nodes"))
+_COMPARED: Final = r"(?:more|fewer|less|longer|higher|lower|bigger|larger|smaller|extra|additional)"
+_ADDED: Final = re.compile(rf"\badd(?:ing)?\s+{_NUMBER}\s*\S*|\b(?:{_ANY_NAME})\s+{_COMPARED}\b", re.IGNORECASE)
+_COMPARISON: Final = re.compile(
+    rf"\b(?:{_COMPARED}|increase|decrease|raise|reduce|bump(?: up)?)\s+(?:the\s+)?(?:{_ANY_NAME})\b", re.IGNORECASE
+)
 
 _SOURCE: Final = r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*"
 _DATASET: Final = re.compile(
@@ -107,11 +130,17 @@ _DATASET: Final = re.compile(
 )
 _MODEL: Final = re.compile(rf"\bmodel(?:_name)?\s*(?:[:=]|named|called|is)?\s*(?P<a>{_SOURCE})", re.IGNORECASE)
 # Without "model" before it, only what looks like an id: "sshleifer/tiny-gpt2", not "w/o" or "train/val".
-_HUB_ID: Final = re.compile(r"(?<![\w/])(?P<a>[A-Za-z0-9][\w.-]+/(?=[\w.]*[-\d])[A-Za-z0-9][\w.-]+)", re.IGNORECASE)
+_HUB_ID: Final = re.compile(
+    r"(?<![\w/])(?P<a>(?=[\w.-]*[a-z])[A-Za-z0-9][\w.-]+/(?=[\w.]*[-\d])[A-Za-z0-9][\w.-]+)", re.IGNORECASE
+)
 
 # Words near a recipe's name that are not misspellings of it.
+_OTHER_DATA: Final = re.compile(r"\b(?:[ekq]mnist|fashion[\s_-]?mnist)\b", re.IGNORECASE)
 _NOT_RECIPES: Final = frozenset(
-    {"digital", "midst", "mist", "digest", "llms", "minutes", "minute", "mint", "digestive"}
+    (
+        *("digital", "midst", "mist", "digest", "llms", "minutes", "minute", "mint", "digestive"),
+        *("emnist", "kmnist", "qmnist"),
+    )
 )
 _ALIASES: Final = {
     alias: name
@@ -120,7 +149,7 @@ _ALIASES: Final = {
     if alias not in {"train-mnist"}
 }
 _EXACT: Final = re.compile(
-    r"(?<![\w/-])(?:"
+    r"(?<![\w/-])(?<!fashion )(?:"
     + "|".join(
         re.escape(alias).replace(r"\-", r"[\s_-]?").replace("gpt2", r"gpt[\s_-]?2")
         for alias in sorted(_ALIASES, key=len, reverse=True)
@@ -133,7 +162,7 @@ _WORD: Final = re.compile(r"(?<![\w/-])[a-z][\w-]{3,}", re.IGNORECASE)
 _JOB_NAME: Final = rf"[a-z][a-z0-9]*-\d+-[0-9a-z]{{3,}}|(?:{'|'.join(CATALOGUE)})-\d+"
 _RUN_ID: Final = r"(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,32}"
 _REFERENCE: Final = re.compile(
-    rf"(?<![\w.-])(?:(?P<job>{_JOB_NAME})|(?P<run>{_RUN_ID})|(?:#|no\.\s*"
+    rf"(?<![\w.-])(?<!\d:)(?<!\bby )(?:(?P<job>{_JOB_NAME})|(?P<run>{_RUN_ID})|(?:#|no\.\s*"
     rf"|nr\.?\s*)?(?P<number>\d{{1,6}}))(?![\w.%$€]|-\w|:\d|,\d)",
     re.IGNORECASE,
 )
@@ -152,14 +181,18 @@ class Found:
 
 _TYPOGRAPHY: Final = str.maketrans("’‘`´“”–—−", "''''\"\"---")
 
+_RAISED: Final = re.compile(r"[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_BOLD: Final = re.compile(r"(?<!\w)\*+|\*+(?!\w)")
+
 
 def plain(text: str) -> str:
     """The text with one kind of quote, dash and space, and without emoji and bold marks; lines stay lines."""
-    folded = unicodedata.normalize("NFKC", text.replace("½", ".5")).translate(_TYPOGRAPHY)
+    raised = _RAISED.sub(lambda match: f"^{match[0]}", text.replace("½", ".5"))
+    folded = unicodedata.normalize("NFKC", raised).translate(_TYPOGRAPHY)
     kept = "".join(
-        char if unicodedata.category(char) not in {"So", "Sk", "Cf", "Cc"} or char == "\n" else " " for char in folded
+        char if unicodedata.category(char) not in {"So", "Sk", "Cf", "Cc"} or char in "\n^" else " " for char in folded
     )
-    return re.sub(r"[ \t]+", " ", kept.replace("*", " ")).strip()
+    return re.sub(r"[ \t]+", " ", _BOLD.sub(" ", kept)).strip()
 
 
 def number(text: str) -> str | float:
@@ -231,6 +264,44 @@ def references(text: str) -> list[str]:
     return list(dict.fromkeys(reference.lower() for reference in found))
 
 
+def unread(text: str, trainings: int, jobs: Collection[str]) -> str | None:
+    """The first number of a text that nothing accounts for, as it was written: no parameter, no job, no count."""
+    rest = text
+    spans = [(item.start, item.end) for item in (*_pairs(text), *sources(text), *recipes(text))]
+    spans += [match.span() for pattern in (_FACTOR, _UNWANTED_NUMBER, _OWN_DIGITS) for match in pattern.finditer(text)]
+    spans += [match.span() for match in re.finditer(r"(?<!\S)#?(\d+)(?=[,.;!?]?(?:\s|$))", text) if match[1] in jobs]
+    spans += [match.span() for match in _COUNT.finditer(text) if str(number(match["count"] or "two")) == str(trainings)]
+    for start, end in spans:
+        rest = blanked(rest, start, end)
+    if not (left := _NUMERIC.search(rest)):
+        return None
+    if left[0][0].isalpha():
+        return left[0]
+    return next(word[0] for word in re.finditer(r"\S+", text) if word.end() > left.start()).strip(".,;!?()")
+
+
+def relative(text: str) -> str | None:
+    """Where a text changes a parameter by or from what it was, without the value that comes of it: "a higher lr"."""
+    if match := _ADDED.search(text):
+        return match[0]
+    rest = text
+    for start, end in [(item.start, item.end) for item in _pairs(text)] + [m.span() for m in _FACTOR.finditer(text)]:
+        rest = blanked(rest, start, end)
+    match = _COMPARISON.search(rest)
+    return match[0] if match else None
+
+
+def other_data(text: str) -> str | None:
+    """A data set that is near a recipe's name and not it."""
+    match = _OTHER_DATA.search(text)
+    return match[0] if match else None
+
+
+def blanked(text: str, start: int, end: int) -> str:
+    """The text with spaces in a place, so that other places stay."""
+    return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
+
+
 def period(text: str) -> str | None:
     """A period in the words that `get_spend` knows, or None."""
     if date := _DATE.search(text):
@@ -268,7 +339,7 @@ def _pairs(text: str) -> Iterator[Found]:
                 step = 2
                 if made := _found(text, after.lastgroup or "", here, here.start(), after.end()):
                     yield made
-        elif after and after.lastgroup == "number" and _takes_number(text, here, after):
+        elif here.lastgroup != "number" and after and after.lastgroup == "number" and _takes_number(text, here, after):
             name = here.lastgroup or ""
             unit = tokens[index + 2] if index + 2 < len(tokens) else None
             end, hours = after.end(), False
@@ -283,6 +354,8 @@ def _pairs(text: str) -> Iterator[Found]:
                 step += 1
                 if made := _found(text, name, more, more.start(), more.end()):
                     yield made
+        elif index and _LAST_LR.match(text, tokens[index - 1].end()) and not any(t.lastgroup == "lr" for t in tokens):
+            yield Found(name="lr", value=number(here[0]), start=here.start(), end=here.end())
         index += step
 
 
@@ -295,7 +368,9 @@ def _takes_number(text: str, name: re.Match[str], value: re.Match[str]) -> bool:
 
 
 def _list_of(text: str, tokens: list[re.Match[str]], last: re.Match[str]) -> Iterator[re.Match[str]]:
-    """The further values of "lr 0.1, 0.01 and 0.001": numbers that no name claims."""
+    """The further values of "lr 0.1, 0.01 and 0.001": numbers that no name claims. "1,5" is rather one number."""
+    if tokens and _DECIMAL.fullmatch(text, last.start(), tokens[0].end()) and text[tokens[0].end() :][:1] != ",":
+        return
     for index, token in enumerate(tokens):
         follower = tokens[index + 1] if index + 1 < len(tokens) else None
         claimed = (

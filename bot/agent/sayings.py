@@ -74,5 +74,21 @@ ALL_RIGHT: Final = (
 )
 
 
+def unread(number: str) -> str:
+    return (
+        f"I did not read the number “{number}”, so nothing was proposed; please write it plainly, such as “epochs 3”."
+    )
+
+
+def relative(words: str) -> str:
+    return (
+        f"I did not read by how much: “{words}”. Nothing was proposed; please say the value itself, such as “epochs 3”."
+    )
+
+
+def no_recipe(name: str) -> str:
+    return f"“{name}” is not a recipe, and nothing was proposed. {which_recipe()}"
+
+
 def which_recipe() -> str:
     return f"{WHICH_RECIPE}\n{catalogue()}"

@@ -55,12 +55,12 @@ def clauses(text: str) -> Clauses:
             and not vocabulary.NEGATED.search(vocabulary.POLITE_NOT.sub(" ", clause))
         ):
             cut.denied.append(clause)
-            cut.asked = _blanked(cut.asked, start, end)
+            cut.asked = reading.blanked(cut.asked, start, end)
         elif vocabulary.COMMAND.search(clause) or positive or vocabulary.WANTED_DONE.search(clause):
             cut.commands.append(clause)
         elif vocabulary.PAST.search(clause):
             cut.told.append(clause)
-            cut.asked = _blanked(cut.asked, start, end)
+            cut.asked = reading.blanked(cut.asked, start, end)
         start = following
     return cut
 
@@ -92,12 +92,28 @@ def denies(cut: Clauses) -> bool:
     return not asked or not denied or bool(asked & denied)
 
 
+def retracted(text: str) -> bool:
+    """Whether a request ends with its own withdrawal: "train mnist... no, scratch that"."""
+    match = vocabulary.RETRACTED.search(text)
+    before = text[: match.start()] if match else ""
+    named = reading.recipes(before) or reading.parameters(before) or reading.references(before)
+    return bool(named) or vocabulary.AGAIN.search(before) is not None
+
+
+def crossed(text: str) -> bool:
+    """Whether one recipe is named on top of another: "a digits classifier on mnist" is one training, but which?"""
+    return any(
+        left.value != right.value and vocabulary.ON_TOP.fullmatch(text, left.end, right.start)
+        for left, right in pairwise(reading.recipes(text))
+    )
+
+
 def named(text: str, earlier: Sequence[Request]) -> list[dict[str, Any]]:
     """The arguments of each training that the text names by its recipe."""
     extra = reading.sources(text)
     bare = text
     for item in extra:
-        bare = _blanked(bare, item.start, item.end)
+        bare = reading.blanked(bare, item.start, item.end)
     found: list[dict[str, Any]] = []
     for recipe, chunk in _chunks(bare, reading.recipes(bare)):
         base = _base(recipe, bare, earlier)
@@ -222,7 +238,9 @@ def _unexplained(text: str) -> int:
     """How many words of the text neither a parameter nor a follow-up accounts for."""
     rest = text
     for item in [*reading.parameters(text), *reading.sources(text)]:
-        rest = _blanked(rest, item.start, item.end)
+        rest = reading.blanked(rest, item.start, item.end)
+    if change := reading.relative(text):
+        rest = rest.replace(change, " ")
     words = re.findall(r"[a-z][a-z']+", vocabulary.AGAIN.sub(" ", rest).lower())
     return sum(word not in vocabulary.COMMON and not reading.factors(f"{word} the epochs") for word in words)
 
@@ -230,10 +248,6 @@ def _unexplained(text: str) -> int:
 def _distinct(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     unique = [item for index, item in enumerate(found) if item not in found[:index]]
     return unique[:MOST_AT_ONCE]
-
-
-def _blanked(text: str, start: int, end: int) -> str:
-    return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
 
 
 def catalogue() -> str:

@@ -44,18 +44,28 @@ WHY_NOT: Final = re.compile(
     re.IGNORECASE,
 )
 ING: Final = r"(?:train|fine-?\s?tun|runn?|launch|start|tr(?:y|i)|schedul|queu|submit|propos|execut|kick|repeat|us)"
+DONE: Final = (
+    r"(?:re)?trained|fine-?\s?tuned|ran|launched|started|kicked off|tried|submitted|did|used|gave|took|reached|got"
+)
 NEGATED: Final = re.compile(
     rf"\b(?:do not|do nothing|don'?t|dont|never|not to|need not|no need to|shouldn'?t|should not|must not"
     rf"|mustn'?t|won'?t|wouldn'?t"
     rf"|can'?t|cannot|avoid|refrain from|rather not|hold off(?: on)?|instead of|nobody should)\s+"
     rf"(?!forget|hesitate)(?:\w+\s+){{0,3}}?(?:{VERB}|{CANCEL_VERB}|{ING}(?:ing|e)?)\b"
-    rf"|\bno (?:more |further |new |need for )?(?:\w+\s+)?(?:trainings?|runs?|jobs?|fine-?tun\w+)\b",
+    rf"|\bno (?:more |further |new |need for )?(?:\w+\s+)?(?:trainings?|runs?|jobs?|fine-?tun\w+)\b"
+    rf"|\b(?:never|nobody)\b(?! ?mind| (?:\w+ )?(?:{DONE}))"
+    r"|\b(?:nicht|nein|keine?|pas|не|нет|no (?:entren|lanc|inici|ejecut)\w+)\b|不要",
+    re.IGNORECASE,
+)
+# What takes a request back when it is the end of the message.
+RETRACTED: Final = re.compile(
+    r"(?:\b(?:cancel|scratch|forget|undo|drop) (?:that|it|this)|\b(?:just )?(?:kidding|joking)|\bnever ?mind"
+    r"|(?:^|[.,;!?\n]|\s-)\s*(?:(?:actually|wait|please)\b\W*)*(?:don'?t|do not|no|nope|nah)"
+    r"(?: thanks?| thank you| way)?)"
+    r"\W*$",
     re.IGNORECASE,
 )
 POLITE_NOT: Final = re.compile(r"\b(?:don'?t|not|no)\s+(?:use\s+)?(?:the\s+|any\s+|a\s+)?gpus?\b", re.IGNORECASE)
-DONE: Final = (
-    r"(?:re)?trained|fine-?\s?tuned|ran|launched|started|kicked off|tried|submitted|did|used|gave|took|reached|got"
-)
 PAST: Final = re.compile(rf"\b(?:{DONE})\b", re.IGNORECASE)
 WANTED_DONE: Final = re.compile(
     r"\b(?:need|want|get|have|like|love|see)\b(?!\s+(?:already|just|never|also|been|once|only))(?:\s+\S+){1,6}?\s+"
@@ -83,6 +93,7 @@ BREAK: Final = re.compile(
     rf"[;!?\n]+|,(?!\d)|\.(?=\s|$)|\s-\s|\b(?:and|then|but)\b(?=\s+(?:{LEAD})*?(?:{VERB}|{CANCEL_VERB})\b)",
     re.IGNORECASE,
 )
+ON_TOP: Final = re.compile(r"(?:\s+(?!and\b|then\b|also\b|plus\b)[a-z]+){0,2}\s+on\s+(?:the\s+)?", re.IGNORECASE)
 BETWEEN: Final = re.compile(r"\b(?:and|then|plus|also|as well as)\b|[;,&\n+]|\.\s", re.IGNORECASE)
 
 AGAIN: Final = re.compile(

@@ -156,6 +156,44 @@ class TestFollowUps:
         (call,) = answer(talk, TOOLS).tool_calls
         assert call["args"] == {"model_type": "digits", "gpus": False}
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "increase epochs by 2",
+            "increase the batch size by 10",
+            "add 2 epochs",
+            "same but 2 epochs more",
+            "same but two epochs fewer",
+            "same with 50% more epochs",
+            "same with a higher lr",
+            "same with more epochs",
+            "reduce lr by half",
+            "epochs 5 → 10",
+        ],
+    )
+    def test_a_change_by_or_from_what_it_was_is_asked_about(self, text: str) -> None:
+        plan = understand(text, self.EARLIER)
+        assert plan.calls == ()
+        assert plan.say.startswith("I did not read")
+
+    @pytest.mark.parametrize(
+        "text", ["pas 5 epochs", "nicht 5 epochs", "5 epochs nicht", "never 5 epochs", "again? no thanks"]
+    )
+    def test_a_denied_change_is_none(self, text: str) -> None:
+        plan = understand(text, self.EARLIER)
+        assert plan.calls == ()
+        assert plan.say.startswith("Understood: nothing")
+
+    def test_a_factor_is_computed(self) -> None:
+        for text in ("twice the epochs", "same with double the epochs"):
+            (call,) = understand(text, self.EARLIER).calls
+            assert call.arguments["epochs"] == 6, text
+
+    def test_another_data_set_does_not_repeat_the_earlier_one(self) -> None:
+        plan = understand("same but emnist", self.EARLIER)
+        assert plan.calls == ()
+        assert "“emnist” is not a recipe" in plan.say
+
     async def test_the_thread_remembers_and_other_threads_do_not(self) -> None:
         desk = RecordingDesk()
         assistant = assistant_over(desk)
@@ -230,6 +268,103 @@ class TestAnswers:
     )
     def test_denials_conditions_and_politeness(self, text: str, recipes: list[str]) -> None:
         assert [call.arguments["model_type"] for call in understand(text).calls] == recipes
+
+    @pytest.mark.parametrize(
+        ("text", "quoted"),
+        [
+            ("train mnist for 3,7 epochs", "3,7"),
+            ("fine-tune distilgpt2 on 1,5 epochs", "1,5"),
+            ("train mnist epochs 1,5", "1,5"),
+            ("train mnist for 1/2 epochs", "1/2"),
+            ("train mnist for one and a half epochs", "half"),
+            ("train mnist for 1² epochs", "1^2"),
+            ("train mnist lr 2·10⁻⁴", "2·10^-4"),
+            ("train mnist lr 10^-3", "10^-3"),
+            ("train mnist lr 2*10", "2*10"),
+            ("train mnist epochs 1 000", "000"),
+            ("train mnist for 2-3 epochs", "2-3"),
+            ("train mnist for 2–3 epochs", "2-3"),
+            ("train mnist for 2 to 3 epochs", "2"),
+            ("train mnist for 3+ epochs", "3+"),
+            ("train mnist for two hundred epochs", "two"),
+            ("train mnist for twenty-five epochs", "twenty"),
+            ("train mnist for a hundred and twenty epochs", "a hundred"),
+            ("train mnist two times", "two"),
+            ("train mnist batch size 2^6", "2^6"),
+            ("train mnist batch size 32/64", "32/64"),
+            ("train mnist lr 0.1%", "0.1%"),
+            ("train mnist lr one thousandth", "thousandth"),
+            ("train mnist lr 1/1000", "1/1000"),
+            ("train mnist lr 3,7e-4", "3,7e-4"),
+            ("train mnist 5 epochs lr1e-3", "lr1e-3"),
+            ("train mnist for 90 seconds", "90"),
+            ("train mnist with 512 MB memory", "512"),
+            ("train mnist for $5", "$5"),
+            ("train mnist on gpu 0", "0"),
+            ("train mnist, momentum 0.9", "0.9"),
+            ("train mnist for 3 epochs 1e-4 weight decay", "1e-4"),
+            ("what would mnist cost for 1/2 epochs?", "1/2"),
+        ],
+    )
+    def test_a_number_that_was_not_read_is_asked_about(self, text: str, quoted: str) -> None:
+        plan = understand(text)
+        assert plan.calls == ()
+        assert f"the number “{quoted}”" in plan.say
+
+    @pytest.mark.parametrize(
+        ("text", "given"),
+        [
+            ("train mnist lr 1e-3", [{"lr": "1e-3"}]),
+            ("train mnist lr 0,001", [{"lr": "0.001"}]),
+            ("train mnist seeds 1,2,3", [{"seed": "1"}, {"seed": "2"}, {"seed": "3"}]),
+            ("train mnist lr 0.1,0.01", [{"lr": "0.1"}, {"lr": "0.01"}]),
+            ("train mnist *3* epochs", [{"epochs": "3"}]),
+            ("train mnist for 5 epochs instead of 3, see JIRA-12", [{"epochs": "5"}]),
+            ("train mnist two times, seed 1 and seed 2", [{"seed": "1"}, {"seed": "2"}]),
+            ("mnist 1ep 5e-3", [{"epochs": "1", "lr": "5e-3"}]),
+            ("train mnist, lower the lr to 1e-4", [{"lr": "1e-4"}]),
+        ],
+    )
+    def test_a_number_that_was_read_is_not(self, text: str, given: list[dict[str, Any]]) -> None:
+        assert [call.arguments for call in understand(text).calls] == [{"model_type": "mnist"} | one for one in given]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "train mnist for 3 epochs... wait, no, cancel that",
+            "train mnist for 3 epochs. scratch that",
+            "train mnist for 3 epochs - actually don't",
+            "train mnist for 3 epochs, just kidding",
+            "train mnist for 3 epochs? nah",
+            "nobody wants to train mnist for 3 epochs",
+            "mnist 3 epochs bitte nicht",
+            "mnist 3 epochs nein danke",
+            "no entrenes mnist 3 epochs",
+            "n'entraîne pas mnist 3 epochs",
+            "не надо mnist 3 epochs",
+            "不要训练 mnist 3 epochs",
+        ],
+    )
+    def test_what_is_taken_back_is_not_proposed(self, text: str) -> None:
+        plan = understand(text)
+        assert plan.calls == ()
+        assert plan.say.startswith("Understood: nothing")
+
+    @pytest.mark.parametrize("name", ["emnist", "kmnist", "QMNIST", "fashion mnist", "Fashion-MNIST"])
+    def test_a_data_set_near_a_recipe_is_none(self, name: str) -> None:
+        plan = understand(f"train {name} for 3 epochs")
+        assert plan.calls == ()
+        assert f"“{name}” is not a recipe" in plan.say
+
+    def test_one_recipe_on_another_is_asked_about(self) -> None:
+        plan = understand("train a digits classifier on mnist for 2 epochs")
+        assert plan.calls == ()
+        assert plan.say.startswith("Which recipe")
+
+    def test_an_unread_number_stops_the_training_and_not_the_cancellation(self) -> None:
+        plan = understand("cancel 3 and train mnist for 3,7 epochs")
+        assert [(call.tool, call.arguments) for call in plan.calls] == [("cancel_job", {"job_name": "3"})]
+        assert "“3,7”" in plan.say
 
     def test_a_message_may_cancel_and_train(self) -> None:
         plan = understand("kill 3 and train mnist with lr .1")
