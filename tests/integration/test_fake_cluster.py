@@ -223,7 +223,7 @@ async def test_autorun(cluster: Cluster, batch: Any) -> None:
         ran.append(pod["metadata"]["labels"]["batch.kubernetes.io/job-name"])
         most[0] += 1
         most[1] = max(most)
-        await asyncio.sleep(0.01 if ran[-1] != "killed" else 3600)
+        await asyncio.sleep(0.3 if ran[-1] != "killed" else 3600)
         most[0] -= 1
         return 42 if ran[-1] == "bad" else None
 

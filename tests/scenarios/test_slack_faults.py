@@ -370,7 +370,7 @@ async def test_long_and_strange_messages_are_taken_whole(room: Room) -> None:
     await room.slack.message("CW2", containing="more than I can read", thread_ts=asked.ts)
     long = await room.proposal("CW2", "train digits for 2 epochs " + "because the last was good " * 50)
     assert "more characters" in long.words
-    strange = "train digits\x00 for\x07 2 epochs \u202eesrever\u2066 \u200bzero\ufeff \ud83d\ude80 \x1b[31mred\x7f"
+    strange = "train digits\x00 for\x07 2 epochs \u202eesrever\u2066 \u200bnone\ufeff \ud83d\ude80 \x1b[Kred\x7f"
     strange = strange.encode("utf-16", "surrogatepass").decode("utf-16")
     pending = await room.proposal("CW2", strange)
     shown = str([one.words for one in room.slack.messages("CW2") if one.bot_id])
