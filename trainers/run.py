@@ -104,7 +104,7 @@ class Run:
         self.position = Position()
         self.checkpoint: Path = args.output_dir / CHECKPOINT
         self.parameters = {name: value for name, value in vars(args).items() if name not in SURROUNDINGS}
-        self.tracker = Tracker(name=name, experiment=args.experiment, output_dir=args.output_dir)
+        self.tracker = Tracker(name=name, experiment=args.experiment, output_dir=args.output_dir, resume=args.resume)
         self.tracker.params({name: value for name, value in self.parameters.items() if value is not None})
         self._interruption = interruption
 

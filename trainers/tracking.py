@@ -49,14 +49,14 @@ Record = dict[str, Any]  # {"kind": "param" | "tag" | "metric" | "artifact" | "m
 class Tracker:
     """The trainer's side. Every method returns at once, save `close`; none raises because of MLflow."""
 
-    def __init__(self, *, name: str, experiment: str | None, output_dir: Path) -> None:
-        """Start the writer if MLflow is configured. `name` is that of a new run."""
+    def __init__(self, *, name: str, experiment: str | None, output_dir: Path, resume: bool) -> None:
+        """Start the writer if MLflow is configured. `name` is that of a new run; `resume` goes on with the last one."""
         self.run_id = os.environ.get("MLFLOW_RUN_ID") or None
         self._output_dir = output_dir
         self._records: list[Record] = []
         self._writer: subprocess.Popen[str] | None = None
         if self.run_id or experiment or os.environ.get("MLFLOW_TRACKING_URI"):
-            arguments = {"run_id": self.run_id, "name": name, "output_dir": str(output_dir)}
+            arguments = {"run_id": self.run_id, "name": name, "output_dir": str(output_dir), "resume": resume}
             arguments["experiment"] = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
             self._writer = subprocess.Popen(
                 [sys.executable, "-m", "trainers.tracking", json.dumps(arguments)],
@@ -135,9 +135,10 @@ class Tracker:
 class Writer:
     """The child's side: sends batches to one MLflow run, and keeps those that failed until they are taken."""
 
-    def __init__(self, *, run_id: str | None, name: str, experiment: str, output_dir: str) -> None:
+    def __init__(self, *, run_id: str | None, name: str, experiment: str, output_dir: str, resume: bool) -> None:
         self._run_id, self._name, self._experiment = run_id, name, experiment
         self._run_file = Path(output_dir) / RUN_FILE
+        self._resume = resume
         self._client: MlflowClient | None = None
         self._known_params: set[str] = set()
         self._pending: list[Record] = []
@@ -177,16 +178,8 @@ class Writer:
         from mlflow import MlflowClient
 
         client = MlflowClient()
-        run_id = self._run_id
-        if run_id is None and self._run_file.exists():
-            run_id = self._run_file.read_text(encoding="utf-8").strip()
-        if run_id is None:
-            experiment = client.get_experiment_by_name(self._experiment)
-            experiment_id = experiment.experiment_id if experiment else client.create_experiment(self._experiment)
-            run_id = client.create_run(experiment_id, run_name=self._name).info.run_id
-            self._run_file.parent.mkdir(parents=True, exist_ok=True)
-            self._run_file.write_text(run_id, encoding="utf-8")
-            note(f"The MLflow run is {run_id} in the experiment {self._experiment}.")
+        run_id = self._run_id or self._last_run() or self._new_run(client)
+        self._run_id = run_id  # before anything else can fail: asking again must not make another run
         run = client.get_run(run_id)
         if run.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
@@ -194,8 +187,30 @@ class Writer:
         # Those of the bot or of the person who made the run stay.
         tags = {name: value for name, value in facts().items() if name not in run.data.tags}
         self._pending[:0] = [{"kind": "tag", "name": name, "value": value} for name, value in tags.items()]
-        self._client, self._run_id = client, run_id
+        self._client = client
         return client, run_id
+
+    def _last_run(self) -> str | None:
+        if not self._resume:
+            return None  # another training's record is not to be written on
+        try:
+            return self._run_file.read_text(encoding="utf-8").strip() or None
+        except OSError:  # there is none to go on with
+            return None
+
+    def _new_run(self, client: MlflowClient) -> str:
+        experiment = client.get_experiment_by_name(self._experiment)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(self._experiment)
+        run_id: str = client.create_run(experiment_id, run_name=self._name).info.run_id
+        note(f"The MLflow run is {run_id} in the experiment {self._experiment}.")
+        partial = self._run_file.with_suffix(".partial")
+        try:
+            self._run_file.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(run_id, encoding="utf-8")
+            partial.replace(self._run_file)
+        except OSError as problem:
+            note(f"{self._run_file} cannot be written ({problem.strerror}); with --resume a new run would be made.")
+        return run_id
 
     def _send(self, client: MlflowClient, run_id: str) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -173,7 +173,7 @@ def test_a_server_that_never_answers_holds_up_neither_the_training_nor_its_inter
 def test_what_failed_in_the_middle_is_sent_again(tmp_path, client, store, experiment, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     run_id = client.create_run(experiment).info.run_id
-    writer = Writer(run_id=run_id, name="n", experiment="e", output_dir=str(tmp_path))
+    writer = Writer(run_id=run_id, name="n", experiment="e", output_dir=str(tmp_path), resume=False)
     metric = {"kind": "metric", "name": "loss", "value": 0.5, "step": 1, "timestamp": 1}
 
     def lines():
@@ -191,3 +191,28 @@ def test_what_failed_in_the_middle_is_sent_again(tmp_path, client, store, experi
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == [1, 2]
     assert client.get_run(run_id).info.status == "FINISHED"
     assert not (tmp_path / RUN_FILE).exists()
+
+
+def test_only_a_resumed_training_goes_on_with_the_last_run(tmp_path, client, store, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    end = json.dumps({"kind": "end", "status": "FINISHED"})
+
+    def runs_after(*, resume: bool) -> list[str]:
+        assert Writer(run_id=None, name="n", experiment="again", output_dir=str(tmp_path), resume=resume).serve([end])
+        experiment = client.get_experiment_by_name("again").experiment_id
+        return [run.info.run_id for run in client.search_runs([experiment], order_by=["attributes.start_time"])]
+
+    file = tmp_path / RUN_FILE
+    (first,) = runs_after(resume=True)  # there is none to go on with
+    assert file.read_text() == first
+    assert runs_after(resume=True) == [first]
+    assert len(second := runs_after(resume=False)) == 2
+    assert file.read_text() == second[-1] != first
+    file.write_text("")  # as a full disk may leave it
+    assert len(runs_after(resume=True)) == 3
+    assert [path.name for path in tmp_path.iterdir()] == [RUN_FILE]
+
+    file.unlink()
+    file.mkdir()  # it cannot be written
+    assert len(runs_after(resume=False)) == 4
+    assert "cannot be written" in capsys.readouterr().out
