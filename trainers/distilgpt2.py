@@ -99,7 +99,7 @@ class Training:
     def __init__(self, run: Run) -> None:
         """Read everything; `BadInput` if a part is missing or does not fit the others."""
         args = run.args
-        local = all((args.data_dir / name).exists() for name in (args.model, args.dataset))
+        local = all(os.path.exists(args.data_dir / name) for name in (args.model, args.dataset))  # noqa: PTH110
         reach_hub(offline=local or is_offline(args))
         text = read_text(args.dataset, args.data_dir)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 import pickle
 import resource
 import signal
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trainers import model_folder
+from trainers import checkpoint_file, model_folder
 from trainers.arguments import SURROUNDINGS
 from trainers.ranks import Ranks
 from trainers.reporting import BadInput, Interrupted, ProgressLines, TrainerError, emit, finite, note, one_line, say
@@ -35,6 +34,7 @@ MODEL_FOLDER = "model"  # in the output folder and in the run's artifacts
 CHECKPOINT_SECONDS = 60.0  # between two of them: what a machine that dies without a signal may cost
 CHECKPOINT_SHARE = 0.02  # of the time, at most, goes into writing them: a large model's come less often
 GPU_WINDOW = 20  # steps at least between two looks at the loss of a GPU, which has to stop for each
+_OF_ANOTHER_SHAPE = (ValueError, LookupError, TypeError, AttributeError, AssertionError)  # what reading one may raise
 LOSS_POINTS = 1000  # points of the loss curve in MLflow, however many steps there are
 
 
@@ -276,15 +276,9 @@ class Run:
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if self._device.type == "cuda" else [],
         }
-        partial = self.checkpoint.with_suffix(".partial")
         try:
-            with partial.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.checkpoint)
-        except (OSError, RuntimeError) as problem:  # torch reports a full disk as the latter
-            partial.unlink(missing_ok=True)
+            checkpoint_file.write(state, self.checkpoint)
+        except (OSError, RuntimeError) as problem:
             raise TrainerError(
                 f"The checkpoint could not be written to {self.checkpoint} ({one_line(str(problem))[:120]}); "
                 "free some space or name another folder with --output-dir."
@@ -311,7 +305,7 @@ class Run:
             note(f"There is no checkpoint in {self.args.output_dir}; training starts from the beginning.")
             return
         try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            state = checkpoint_file.read(self.checkpoint)
             self._require_same(state["parameters"])
             for name, part in self._parts.items():
                 part.load_state_dict(state["parts"][name])
@@ -319,7 +313,7 @@ class Run:
             if self._device.type == "cuda" and state["cuda_random"]:
                 torch.cuda.set_rng_state_all(state["cuda_random"])
             self.position = Position(**state["position"])
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as problem:
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, *_OF_ANOTHER_SHAPE) as problem:
             raise BadInput(
                 f"The checkpoint {self.checkpoint} cannot be read ({one_line(str(problem))[:120]}); "
                 "train without --resume to start from the beginning."

@@ -9,8 +9,10 @@ size nor another training makes them anew; a file that does not match its own ch
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 NAMED = {"wikitext-2": ("Salesforce/wikitext", "wikitext-2-raw-v1")}  # short name → hub id and configuration
 LINES_AT_ONCE = 1000  # handed to the tokenizer, which spreads them over its threads
 CACHE = ".tokens"  # in the data folder, or in the output folder where that cannot be written
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a character, which JSON can write and no tokenizer takes
 COLUMN = "text"  # of a table; if there is none of that name, the first that holds text
 
 
@@ -42,7 +45,7 @@ class Text:
 def read_text(name: str, data_dir: Path) -> Text:
     """The text of a file, of a folder's files, or of a data set of the hub; `BadInput` if there is none."""
     path = data_dir / name
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - the method raises where a name is too long
         return _hub_text(name, path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in READERS)
     several = len(files) > 1
@@ -71,7 +74,8 @@ def _pieces(file: Path) -> list[str]:
 
 
 def _plain(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines(keepends=True)
+    # Not splitlines: it also splits inside a line, at form feeds and Unicode's separators.
+    return list(io.StringIO(file.read_text(encoding="utf-8")))
 
 
 def _json(file: Path) -> list[str]:
@@ -89,7 +93,7 @@ def _json(file: Path) -> list[str]:
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise BadInput(f"{where} is not JSON ({problem}); mend it or take it away.") from problem
 
 
@@ -101,7 +105,7 @@ def _column(rows: Iterator[tuple[int, Any]], file: Path) -> Iterator[str]:
             name = next((key for key, value in fields.items() if isinstance(value, str)), COLUMN)
         if not isinstance(fields.get(name), str):
             raise BadInput(f"{file}, row {number}, has no text in a field “{name}”; mend it or take it away.")
-        yield fields[name]
+        yield LONE_SURROGATE.sub("\ufffd", fields[name])
 
 
 def _parquet(file: Path) -> list[str]:
@@ -148,7 +152,8 @@ def _hub_text(name: str, path: Path) -> Text:
     column = COLUMN if COLUMN in strings else next(iter(strings), None)
     if column is None:
         raise BadInput(f"The data set {name} has no column of text; choose another, or put text at {path}.")
-    return Text(list(train[column]), list(validation[column]) if validation is not None else None)
+    rows = [[row for row in part[column] if row is not None] for part in (train, validation) if part is not None]
+    return Text(rows[0], rows[1] if validation is not None else None)
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------

@@ -174,7 +174,10 @@ def test_resume_starts_fresh_without_a_checkpoint_and_refuses_another_training(t
     other = trainers(*args, "--lr", 0.01)
     assert other.code == 2
     assert "lr 0.001, not 0.01" in other.event("error")["message"]
-    (tmp_path / "checkpoint.pt").write_bytes(b"nothing that torch wrote")
-    corrupt = trainers(*args)
-    assert corrupt.code == 2
-    assert "cannot be read" in corrupt.event("error")["message"]
+    whole = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    whole[len(whole) // 2] ^= 1  # a weight
+    for damaged in (whole, b"nothing that torch wrote"):
+        (tmp_path / "checkpoint.pt").write_bytes(damaged)
+        corrupt = trainers(*args)
+        assert corrupt.code == 2
+        assert "cannot be read" in corrupt.event("error")["message"]

@@ -51,6 +51,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "fine"}\n{"txt": "no"}\n', "row 2, has no text in a field “text”"),
         ("a.jsonl", b'{"text": "\xff"}\n', "UTF-8"),
         ("a.json", b"[1, 2", "is not JSON"),
+        ("a.jsonl", b'{"text": "fine"}\n' + b"[" * 100_000, "line 2, is not JSON"),
         ("a.parquet", b"PAR1 and no more", "cannot be read as Parquet"),
         ("a.txt", b"\xff\xfe\xfa", "UTF-8"),
         ("a.txt", b"", "holds no text"),
@@ -61,6 +62,31 @@ def test_damage_is_told_with_its_place(tmp_path: Path, name: str, content: bytes
     with pytest.raises(BadInput, match=told) as raised:
         read_text(name, tmp_path)
     assert name in str(raised.value)
+
+
+def test_a_line_ends_at_its_line_feed_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("one page\x0canother\r\nsome\u2028line\x85and more".encode())
+    assert read_text("a.txt", tmp_path).train == ["one page\x0canother\n", "some\u2028line\x85and more"]
+
+
+def test_half_a_character_is_replaced(tmp_path: Path, tokenizer: Any) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "half \\ud83d, whole \\ud83d\\ude00\\n"}\n')
+    text = read_text("a.jsonl", tmp_path)
+    assert text.train == ["half \ufffd, whole \U0001f600\n"]
+    assert len(token_numbers(text.train, tokenizer, []))
+
+
+def test_a_data_set_of_the_hub_may_have_rows_without_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    for part in ("train", "validation"):
+        parquet.write_table(pyarrow.table({"text": ["a", None, "b"]}), tmp_path / "set" / f"{part}.parquet")
+    monkeypatch.chdir(tmp_path)  # the hub's library takes a folder for a data set's name
+    assert read_text("set", tmp_path / "data") == Text(["a", "b"], ["a", "b"])
 
 
 def test_tables_without_text_are_told(tmp_path: Path) -> None:
