@@ -145,7 +145,7 @@ async def test_a_start_corrects_the_cards_that_went_stale_meanwhile(tmp_path: Pa
         await asyncio.sleep(5)
         async with bot(slack, tmp_path, program):
             await card(slack, "Expired")
-            await slack.until(lambda: "succeeded" in approved.words and "Expired" in overdue.words, 60, "both cards")
+            await slack.until(lambda: "succeeded" in approved.words and "Expired" in overdue.words, 120, "both cards")
             assert set(overdue.buttons) == {"sb_details"} and len(starts.read_text().splitlines()) == 1
             assert len([one for one in slack.messages("C1") if "sb_details" in one.buttons]) == 2
 
