@@ -205,9 +205,15 @@ def _next_running(job: Job, observed: Observation, now: datetime, start_within: 
         return Step(act=Act.STOP)
     if _overdue(job, now) or (observed.due is not None and now >= observed.due):
         return Step(act=Act.STOP)  # the engine stops it by itself; this is the second pair of hands
-    if observed.waiting and not _began(job, observed) and job.started_at and now - job.started_at > start_within:
+    if _stuck(job, observed, now - start_within):
         return Step(act=Act.STOP)  # nothing in an engine ends what cannot start, and it holds its place
     return Step(act=Act.PROGRESS)
+
+
+def _stuck(job: Job, observed: Observation, since: datetime) -> bool:
+    """Whether it has held its place since then, never began, and the engine says what is wrong."""
+    holds = any(one.ended_at is None and one.started_at < since for one in observed.attempts)
+    return holds and bool(observed.waiting) and not _began(job, observed)
 
 
 def _began(job: Job, observed: Observation) -> bool:

@@ -130,10 +130,14 @@ class Pages:
 
 
 async def _responded(respond: AsyncRespond, words: str) -> bool:
-    """Whether the command's own link took it, which works where the bot is no member. Not every server gives one."""
+    """Whether the command's own link took it, which works where the bot is no member. Not every server has one."""
     if not respond.response_url:
         return False
-    return (await respond(words, response_type="ephemeral")).status_code == OK
+    try:
+        return (await respond(words, response_type="ephemeral")).status_code == OK
+    except NO_ANSWER as error:
+        log.info("a command's link does not answer (%s)", type(error).__name__)
+        return False
 
 
 def _inbox(cards: list[Card]) -> str:

@@ -137,6 +137,27 @@ async def test_an_image_that_takes_its_time_is_waited_for(place: Place) -> None:
     assert (await place.looked(proposal)).job.phase is JobPhase.SUCCEEDED
 
 
+async def test_what_lost_its_place_before_it_began_waits_for_another(place: Place) -> None:
+    """It holds nothing meanwhile, however long that is."""
+    proposal = await place.approved()
+    await place.looked(proposal)
+    (pod,) = place.cluster.pods(proposal.job_name)
+    place.cluster.schedule(pod)
+    await place.looked(proposal)
+    place.cluster.evict(pod, "PreemptionByScheduler")
+    place.cluster.finish_termination()
+    (second,) = (one for one in place.cluster.pods(proposal.job_name) if not one["spec"].get("nodeName"))
+    place.cluster.unschedulable(second)
+    place.bot.world.clock.forward(minutes=60)
+    found = await place.looked(proposal)
+    assert found.job.phase is JobPhase.RUNNING and "No node can take it now" in found.trouble
+    place.cluster.schedule(second)
+    place.cluster.run(second)
+    await place.looked(proposal)
+    place.cluster.succeed(second)
+    assert (await place.looked(proposal)).job.phase is JobPhase.SUCCEEDED
+
+
 async def test_a_foreign_job_of_our_name_is_left_alone(place: Place) -> None:
     proposal = await place.approved()
     theirs = {"name": proposal.job_name, "annotations": {"signalbox.dev/spec-digest": "theirs"}}

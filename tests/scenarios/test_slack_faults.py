@@ -483,6 +483,14 @@ async def test_a_command_whose_link_is_not_taken_is_answered_all_the_same(
     await room.refused(lambda: room.requester.slash("/signalbox", "help", channel="CR8"), "U1", "/signalbox jobs")
 
 
+async def test_a_command_whose_link_leads_nowhere_is_answered_all_the_same(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room.slack, "response_url", lambda _: "http://127.0.0.1:9/respond")
+    room.slack.add_channel("CR9")
+    await room.refused(lambda: room.requester.slash("/signalbox", "help", channel="CR9"), "U1", "/signalbox jobs")
+
+
 @pytest.mark.parametrize("error", ["msg_too_long", "invalid_blocks"])
 async def test_a_message_that_slack_refuses_comes_in_another_shape(room: Room, error: str) -> None:
     channel = f"CR4{error[0].upper()}"

@@ -163,10 +163,11 @@ def _all_ended(pods: Sequence[Raw]) -> datetime | None:
 
 
 def _began(held: _Held) -> datetime | None:
-    """When its first container did. One that could not be started says 1970."""
+    """When its first container did: by the node's own clock, which may be behind. What never started says 1970."""
     states = [state for one in _containers(held.pod) for state in (one.get("state") or {}).values()]
     told = (moment(state.get("startedAt")) for state in states)
-    return min((at for at in told if at and at >= held.started_at), default=None)
+    began = min((at for at in told if at and at.timestamp() > 0), default=None)
+    return max(began, held.started_at) if began else None
 
 
 def _containers(pod: Raw) -> list[Raw]:

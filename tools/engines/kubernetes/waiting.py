@@ -55,7 +55,7 @@ def waiting(
 
 def lost(pod: Raw, now: datetime | None) -> bool:
     """Whether it should be over and its node does not say so; while that is away, it may be so for ever."""
-    until = pod["metadata"].get("deletionTimestamp")
+    until = pod["metadata"].get("deletionTimestamp") if (pod.get("spec") or {}).get("nodeName") else None
     over = GONE_AT in pod or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     if not until or over or now is None:
         return False
