@@ -393,9 +393,10 @@ async def test_watches_end_fall_silent_and_mark_time(cluster: Cluster, batch: An
     assert cluster.streams.now == 2 and {*marked.types} == {"BOOKMARK"} and not plain.seen
     await batch.create_namespaced_job("training", job(suspend=True))
     await until(lambda: {"ADDED", "MODIFIED"} <= {*plain.types} and "ADDED" in marked.types)
+    now = str(cluster.store.version)
+    await until(lambda: marked.seen[-1]["object"]["metadata"]["resourceVersion"] == now)
     await until(lambda: marked.types[-1] == "BOOKMARK")
-    since = marked.seen[-1]["object"]["metadata"]["resourceVersion"]
-    assert int(since) == cluster.store.version
+    assert marked.seen[-1]["object"]["metadata"]["resourceVersion"] == now == str(cluster.store.version)
     none = Watching(batch, allow_watch_bookmarks=True, label_selector="of=nobody")
     for number in range(40):  # what does not fit keeps no time from being marked
         cluster.put("jobs", job("a") | {"metadata": {"name": "a", "annotations": {"n": str(number)}}})
@@ -405,6 +406,7 @@ async def test_watches_end_fall_silent_and_mark_time(cluster: Cluster, batch: An
     await until(lambda: cluster.streams.now == 2)
     since = str(cluster.store.version)
     cluster.silence_watches()
+    await asyncio.sleep(0.2)  # what was on its way when they fell silent still comes
     heard, later = len(plain.seen) + len(marked.seen), Watching(batch, resource_version=since)
     await batch.create_namespaced_job("training", job("b", suspend=True))
     await until(lambda: "ADDED" in later.types)
