@@ -71,6 +71,7 @@ async def test_a_user_groups_members_approve_and_a_look_up_that_fails_gives_no_r
             await card(slack, "succeeded", channel="C5")
 
             policy.write_text(POLICY + "approver_groups: [S2]\n")
+            await asyncio.sleep(1)  # a changed policy takes effect within that time
             slack.fail("usergroups.users.list", hang_s=60, times=100)
             await slack.user("U1").mention("C5", "train digits for 3 epochs")
             second = await card(slack, "Proposal 2", "Approvals", channel="C5")
