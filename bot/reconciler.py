@@ -31,7 +31,7 @@ from tools.engines.base import Engine, EngineUnavailable
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-APART_SECONDS = 0.1  # between two ticks, however often they are asked for: one look serves all who came meanwhile
+APART_SECONDS = 0.25  # between two ticks, however often they are asked for: one look serves all who came meanwhile
 STEP_SECONDS = 60.0  # for all that one job may take in a tick; every network call below it has its own time-out
 STEPS_A_TICK = 10  # of one job: from queued to running takes six
 REMIND_SECONDS = 20  # between two looks for what expires soon

@@ -56,27 +56,19 @@ class Deciding:
         """One person's vote on the revision whose digest they saw (None: the present one).
 
         `which` is the proposal's number, or its id where a button names it. Raises `Refused` with the exact reason:
-        not theirs to decide, already decided and by whom, expired, changed since. One transaction holds the vote, the
-        new state, and the queued job if that was the last vote needed.
+        not theirs to decide, already decided and by whom, expired, changed since. One transaction looks at the
+        proposal and the budget and holds the vote, the new state, and the queued job if that was the last vote needed.
         """
-        proposal = await self._store.rerun(lambda: self._decide(hand, which, verdict, seen_digest, reason))
-        crash("decide.after_commit")
-        self._wake()
-        return proposal
-
-    async def _decide(
-        self, hand: Hand, which: int | str, verdict: Verdict, seen_digest: str | None, reason: str
-    ) -> Proposal:
-        case = await self._store.case(hand.team, hand.channel, which, self._pricing.month)
-        before = case.proposal
         policy = await self._policies.of(hand.team, hand.channel)
-        before.must_be_pending(case.now)
-        needed = check_deciding(policy, before, hand.user, verdict)
-        if verdict is Verdict.APPROVE:
-            budget_in(case.spending, policy, hand.channel).must_hold(before.offer.estimate.ceiling)
-        crash("decide.before_commit")
 
         def commit(writing: Writing) -> Proposal:
+            before = writing.proposal(hand.team, hand.channel, which)
+            before.must_be_pending(writing.now)
+            needed = check_deciding(policy, before, hand.user, verdict)
+            if verdict is Verdict.APPROVE:
+                spending = writing.spending(hand.team, self._pricing.month(writing.now))
+                budget_in(spending, policy, hand.channel).must_hold(before.offer.estimate.ceiling)
+            crash("decide.before_commit")
             after = before.voted(
                 Vote(
                     voter=hand.user,
@@ -96,7 +88,10 @@ class Deciding:
                 writing.move(None, _job_of(after, writing, policy), kind="queued", actor=hand.user)
             return after
 
-        return await self._store.write(commit)
+        proposal = await self._store.write(commit)
+        crash("decide.after_commit")
+        self._wake()
+        return proposal
 
     async def revise(self, hand: Hand, number: int, changes: Mapping[str, object]) -> Revised:
         """Other parameters: the next revision, priced anew, its votes reset. By the requester or an approver."""

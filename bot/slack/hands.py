@@ -112,9 +112,10 @@ class Hands:
         """A click on Approve: the vote is committed when this returns; a refusal is told beside."""
         self._rush.click()
         refusal = await self._handled(self._approve, body)
-        task = asyncio.create_task(self._after(body, refusal))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        if refusal or _at_home(body):
+            task = asyncio.create_task(self._after(body, refusal))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
 
     def _pressed(self, handler: Callable[[Press], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         """Done, acknowledged, and a refusal told after: Slack waits three seconds for the acknowledgement."""
@@ -139,7 +140,7 @@ class Hands:
         """Beside the acknowledgement: why it was not done, and the home page that the click was on."""
         if refusal:
             await self._answer(body, refusal)
-        if (body.get("view") or {}).get("type") == "home":
+        if _at_home(body):
             try:
                 await self._home(str(body["user"]["id"]))
             except (SignalboxError, SlackApiError, *NO_ANSWER) as error:
@@ -305,6 +306,10 @@ class Hands:
         policy = await self._policies.of(self._team, proposal.channel)
         named = {proposal.requester, proposal.author, proposal.decided_by or "", *policy.approvers}
         return sorted(named - {""})
+
+
+def _at_home(body: Payload) -> bool:
+    return (body.get("view") or {}).get("type") == "home"
 
 
 def _caller(proposal: Proposal, hand: Hand) -> Caller:

@@ -102,10 +102,6 @@ class Database:
         """A transaction that does not write."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, look)
 
-    async def look_closely(self, look: Callable[[sa.Connection], T]) -> T:
-        """As `read`, for what a write follows on: in SQLite from the writer's seat, whose page cache is still warm."""
-        return await (self.write(look) if self.sqlite else self.read(look))
-
     async def write(self, act: Callable[[sa.Connection], T]) -> T:
         """A transaction that is committed when this returns and leaves nothing behind when it raises."""
         unit = _Unit(act=act, done=asyncio.get_running_loop().create_future())
@@ -204,7 +200,8 @@ def _create(url: sa.URL, sqlite: bool) -> sa.Engine:
         silence = {"tcp_user_timeout": 1000 * BUSY_SECONDS, "keepalives_idle": BUSY_SECONDS, "keepalives_interval": 5}
         arguments = {"connect_timeout": BUSY_SECONDS, "options": waits, "keepalives_count": 3, **silence}
         return sa.create_engine(url, pool_pre_ping=True, connect_args=arguments)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    engine = sa.create_engine(url, paramstyle="named", connect_args=arguments)  # named: each is converted once
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:

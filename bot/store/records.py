@@ -54,7 +54,11 @@ def revision_values(proposal: Proposal) -> dict[str, Any]:
 
 
 def vote_values(proposal: Proposal, vote: Vote) -> dict[str, Any]:
-    return asdict(vote) | {"proposal_id": proposal.id, "verdict": vote.verdict.value}
+    return _own_of(vote) | {"proposal_id": proposal.id}
+
+
+def _own_of(vote: Vote) -> dict[str, Any]:
+    return {name: getattr(vote, name) for name in Vote.__dataclass_fields__} | {"verdict": vote.verdict.value}
 
 
 def proposal_from(row: Row, votes: Iterable[Row]) -> Proposal:
@@ -88,7 +92,7 @@ def proposal_snapshot(proposal: Proposal) -> dict[str, Any]:
         "author": proposal.author,
         "digest": proposal.digest,
         "estimate": proposal.offer.estimate.document(),
-        "votes": [asdict(vote) | {"verdict": vote.verdict.value, "at": instant(vote.at)} for vote in votes],
+        "votes": [_own_of(vote) | {"at": instant(vote.at)} for vote in votes],
     }
 
 

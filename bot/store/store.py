@@ -96,15 +96,6 @@ class Charge:
     interval: Interval
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A proposal as it stands, the database's time, and the month's money."""
-
-    proposal: Proposal
-    now: datetime
-    spending: Spending
-
-
 CLOCK = sa.select(sa.func.clock_timestamp())  # PostgreSQL's
 
 
@@ -166,16 +157,6 @@ class Store:
     async def proposal(self, team: str, channel: str, number: int) -> Proposal:
         """The proposal of that number in that channel, or `NotFound`."""
         return await self.database.read(lambda connection: proposal_here(connection, team, channel, number))
-
-    async def case(self, team: str, channel: str, which: int | str, month: Callable[[datetime], Period]) -> Case:
-        """All that a decision is taken by, in one look. `which`: a number, or the id on a button; else `NotFound`."""
-
-        def look(connection: sa.Connection) -> Case:
-            proposal, now = proposal_here(connection, team, channel, which), self._now(connection)
-            money = spending.look(connection, team, month(now), now, None)
-            return Case(proposal=proposal, now=now, spending=money)
-
-        return await self.database.look_closely(look)
 
     async def proposal_by_id(self, proposal_id: str) -> Proposal | None:
         """Our own row, whichever channel it is of."""

@@ -18,9 +18,11 @@ from sqlalchemy.exc import IntegrityError
 from bot.core.canonical import canonical_json
 from bot.core.errors import Conflict
 from bot.core.job import PERMITTED, Job
+from bot.core.periods import Period
 from bot.core.proposal import Proposal, ProposalState
 from bot.store import chain, records, schema
-from bot.store.reading import ahead_of
+from bot.store.reading import ahead_of, proposal_here
+from bot.store.spending import Spending, look
 from tools.progress import Progress
 
 EVER = datetime(1, 1, 2, tzinfo=UTC)  # before every moment
@@ -61,6 +63,16 @@ class Writing:
         self.connection = connection
         self.now = now
         self._events: list[chain.Event] = []
+
+    # -- what a decision looks at, in the transaction that holds it ---------------------------------------------
+
+    def proposal(self, team: str, channel: str, which: int | str) -> Proposal:
+        """By its number, or the id on a button, in a channel; else `NotFound`."""
+        return proposal_here(self.connection, team, channel, which)
+
+    def spending(self, team: str, month: Period) -> Spending:
+        """What the month has cost and what the open jobs may still cost."""
+        return look(self.connection, team, month, self.now, None)
 
     def next_number(self, team: str) -> int:
         """The next proposal's number in this workspace."""
