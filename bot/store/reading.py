@@ -81,7 +81,8 @@ def read_proposals(
 ) -> list[Proposal]:
     """What a query that begins as `PROPOSALS` finds, with votes."""
     rows = connection.execute(query, key).all()
-    votes = _children(connection, schema.vote, [row.id for row in rows])
+    voted = [row.id for row in rows if row.version > 1]  # a vote is a change: the first version has none
+    votes = _children(connection, schema.vote, voted) if voted else {}
     return [
         records.proposal_from(row, [vote for vote in votes.get(row.id, []) if vote.revision == row.revision])
         for row in rows

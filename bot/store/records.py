@@ -32,12 +32,18 @@ def instant(value: datetime | None) -> str | None:
 
 # -- proposals ----------------------------------------------------------------------------------------------------
 
+_PROPOSAL_OWN = tuple(column.name for column in schema.proposal.columns)
+_PROPOSAL_CHANGES = ("revision", "version", "expires_at", "decided_at", "decided_by", "reason")  # and its state
+
 
 def proposal_values(proposal: Proposal) -> dict[str, Any]:
     """The proposal's own row."""
-    return {column.name: getattr(proposal, column.name) for column in schema.proposal.columns} | {
-        "state": proposal.state.value
-    }
+    return {name: getattr(proposal, name) for name in _PROPOSAL_OWN} | {"state": proposal.state.value}
+
+
+def proposal_changes(proposal: Proposal) -> dict[str, Any]:
+    """What of its row may change at all."""
+    return {name: getattr(proposal, name) for name in _PROPOSAL_CHANGES} | {"state": proposal.state.value}
 
 
 def revision_values(proposal: Proposal) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def _own_of(vote: Vote) -> dict[str, Any]:
 
 def proposal_from(row: Row, votes: Iterable[Row]) -> Proposal:
     """From a row of `proposal` joined with its present revision, and the votes on that revision."""
-    fields = {column.name: getattr(row, column.name) for column in schema.proposal.columns}
+    fields = {name: getattr(row, name) for name in _PROPOSAL_OWN}
     return Proposal(
         **(fields | {"state": ProposalState(row.state)}),
         author=row.author,

@@ -124,7 +124,7 @@ class Writing:
                 "is_revision": before.revision,
                 "is_before": self.now if timely else EVER,
             }
-            self._swap(SWAP_PROPOSAL, unmoved, records.proposal_values(after))
+            self._swap(SWAP_PROPOSAL, unmoved, records.proposal_changes(after))
         if before is None or before.revision != after.revision:
             self._insert(schema.revision, records.revision_values(after))
         known = {vote.voter for vote in before.votes} if before and before.revision == after.revision else set()
