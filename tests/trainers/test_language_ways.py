@@ -61,7 +61,7 @@ def test_two_processes_train_what_one_does_and_stop_at_one_step(trainers: Traine
             assert two[name] == pytest.approx(one[name], rel=1e-4), name
     expected, found = (load_file(tmp_path / part / "model" / "model.safetensors") for part in ("alone", "both"))
     for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(_learnt(name, found[name]), _learnt(name, weight), rtol=1e-4, atol=1e-5)
 
     process = trainers.together("trainers.distilgpt2", *args, "--output-dir", tmp_path / "stopped")
     stopped = interrupt(process, lambda event: event["event"] == "progress")
@@ -73,6 +73,14 @@ def test_two_processes_train_what_one_does_and_stop_at_one_step(trainers: Traine
     assert metrics(resumed)[-1]["val_loss"] == pytest.approx(metrics(alone)[-1]["val_loss"], rel=1e-4)
     nowhere = finish(trainers.together("trainers.distilgpt2", *args[:2], "--dataset", "none.txt", "--data-dir", folder))
     assert nowhere.code == 2, "a cluster must know that another try is in vain"
+
+
+def _learnt(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """Without the keys' bias: softmax takes no notice of it, so Adam makes full steps of what rounding leaves there."""
+    if not name.endswith("c_attn.bias"):
+        return weight
+    query, _, value = weight.chunk(3)
+    return torch.cat((query, value))
 
 
 def test_two_nodes_meet_by_what_a_runtime_tells_them(trainers: Trainers, folder: Path, tmp_path: Path) -> None:
