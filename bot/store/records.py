@@ -33,7 +33,8 @@ def instant(value: datetime | None) -> str | None:
 # -- proposals ----------------------------------------------------------------------------------------------------
 
 _PROPOSAL_OWN = tuple(column.name for column in schema.proposal.columns)
-_PROPOSAL_CHANGES = ("revision", "version", "expires_at", "decided_at", "decided_by", "reason")  # and its state
+_PROPOSAL_FIXED = {"id", "number", "team", "channel", "thread", "requester", "prompt", "created_at"}
+_PROPOSAL_CHANGES = tuple(name for name in _PROPOSAL_OWN if name not in _PROPOSAL_FIXED)
 
 
 def proposal_values(proposal: Proposal) -> dict[str, Any]:

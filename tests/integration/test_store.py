@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -499,6 +500,34 @@ async def test_writes_that_share_a_commit_fail_alone(url: str) -> None:
         kinds = [type(one).__name__ for one in said]
         assert kinds == ["NoneType", "RuntimeError", "NoneType", "IntegrityError", "NoneType"]
         assert [notice.subject for notice in await bot.store.undelivered([TEAM])] == ["a", "b", "c"]
+
+
+async def test_decisions_that_share_a_commit_are_one_chain(url: str) -> None:
+    """Whatever fell out between them left no trace in it."""
+    async with World(url=url).bot() as bot:
+        proposals = [await bot.propose(seed=seed) for seed in range(4)]
+        free = threading.Event()
+
+        def accident(writing: Writing) -> None:
+            before = writing.proposal(TEAM, CHANNEL, proposals[3].id)
+            writing.move(before, before.withdrawn("rae", writing.now, ""), kind="withdrawn", actor="rae")
+            raise RuntimeError("an accident")
+
+        holding = asyncio.create_task(bot.store.database.write(lambda _: free.wait(5)))
+        await asyncio.sleep(0.05)
+        approving = [asyncio.create_task(bot.approve(one)) for one in proposals[:2]]
+        await asyncio.sleep(0.05)
+        failing = asyncio.create_task(bot.store.write(accident))
+        await asyncio.sleep(0.05)
+        approving.append(asyncio.create_task(bot.approve(proposals[2])))
+        await asyncio.sleep(0.05)
+        free.set()
+        await holding
+        said = await race(*approving, failing)
+        assert [one.state for one in said[:3]] == [ProposalState.APPROVED] * 3, said
+        assert isinstance(said[3], RuntimeError)
+        report = await verify(bot.store)
+        assert report.whole and report.entities == 7, report
 
 
 async def test_two_databases_tell_the_same_time(url: str) -> None:
