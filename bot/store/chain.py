@@ -19,7 +19,6 @@ from bot.store.records import instant
 from bot.store.schema import chain_head, event
 
 HEAD = sa.select(chain_head.c.seq, chain_head.c.hash).where(chain_head.c.id == 1)
-LEFT_AT = "signalbox_chain_head"  # what a commit's connection, which is for that commit alone, remembers it by
 APPEND = sa.insert(event)
 SET_HEAD = sa.update(chain_head).where(chain_head.c.id == 1)
 
@@ -60,8 +59,7 @@ def append(connection: sa.Connection, events: Sequence[Event]) -> None:
     """Write the next events, in this order. Part of the transaction that changes their entities."""
     if not events:
         return
-    known = connection.get_execution_options().get(LEFT_AT)  # by an earlier write of the same commit
-    seq, hashed = known or connection.execute(HEAD).one()
+    seq, hashed = connection.execute(HEAD).one()
     rows = []
     for one in events:
         seq += 1
@@ -71,4 +69,3 @@ def append(connection: sa.Connection, events: Sequence[Event]) -> None:
         rows.append(own | {"seq": seq, "body": body, "hash": hashed})
     connection.execute(APPEND, rows)
     connection.execute(SET_HEAD, {"seq": seq, "hash": hashed})
-    connection.execution_options(**{LEFT_AT: (seq, hashed)})

@@ -3,6 +3,7 @@
 What talks to it is a plain function of a connection, run in a thread: nothing can be awaited inside a transaction, and
 one statement costs no hop between threads. Writers queue for one thread, which commits all that has queued up at once
 (a group commit, docs/adr/0007): each `write` is still all or nothing, and returns after the commit that holds it.
+What several of them would each write for themselves, they leave to their `Commit`, which writes it once.
 
 SQLite runs with a write-ahead log and synchronous=FULL, so that what was acknowledged survives a power cut. In both
 databases one writer works at a time: SQLite's BEGIN IMMEDIATE, an advisory lock in PostgreSQL, replicas included.
@@ -24,6 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from bot.core.errors import Misconfigured, Unavailable
+from bot.store.commit import Commit
 from bot.store.migrations import HEAD
 
 BUSY_SECONDS = 10  # how long a writer waits for another; beyond it, something holds the database
@@ -39,7 +41,7 @@ T = TypeVar("T")
 class _Unit:
     """One write that waits for its turn, and who waits for it."""
 
-    act: Callable[[sa.Connection], Any]
+    act: Callable[[Commit], Any]
     done: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = None
@@ -90,7 +92,7 @@ class Database:
                 await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             except OSError as error:
                 raise Misconfigured(f"DATABASE_URL: the folder {folder} cannot be made ({error.strerror}).") from error
-        await self.write(_migrate)
+        await self.write(lambda commit: _migrate(commit.connection))
 
     async def close(self) -> None:
         """What was queued is written first."""
@@ -102,7 +104,7 @@ class Database:
         """A transaction that does not write."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, look)
 
-    async def write(self, act: Callable[[sa.Connection], T]) -> T:
+    async def write(self, act: Callable[[Commit], T]) -> T:
         """A transaction that is committed when this returns and leaves nothing behind when it raises."""
         unit = _Unit(act=act, done=asyncio.get_running_loop().create_future())
         with self._lock:
@@ -144,17 +146,19 @@ class Database:
             self._begin(connection, "BEGIN IMMEDIATE")
             if not self.sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
+            commit = Commit(connection)
             for unit in units:
                 if unit.done.cancelled():
                     continue
                 connection.exec_driver_sql(f"SAVEPOINT {UNIT}")
                 try:
                     with self._translated():
-                        unit.result = unit.act(connection)
+                        unit.result = unit.act(commit)
                 except BaseException as error:
                     unit.failed(error)
                     self._undo(connection, error)
                 connection.exec_driver_sql(f"RELEASE SAVEPOINT {UNIT}")
+            commit.end()
 
     def _undo(self, connection: sa.Connection, error: BaseException) -> None:
         """Back to before that write; where it took the whole transaction along, why it did is everybody's answer."""

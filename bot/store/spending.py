@@ -7,7 +7,7 @@ jobs with the same ceiling, come back as one, so a look costs the same in a busy
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -40,6 +40,11 @@ class Spending:
             if channel in (None, place):
                 committed += dollars
         return spent, committed
+
+    def committing(self, channel: str, dollars: Decimal) -> Spending:
+        """The same with one more open job."""
+        before = self.committed.get(channel, Decimal(0))
+        return replace(self, committed={**self.committed, channel: before + dollars})
 
 
 @dataclass(frozen=True, kw_only=True)

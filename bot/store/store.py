@@ -22,6 +22,7 @@ from bot.core.job import Job, JobPhase
 from bot.core.periods import Period
 from bot.core.proposal import Offer, Proposal, ProposalState
 from bot.store import records, schema, spending
+from bot.store.commit import Commit
 from bot.store.database import Database
 from bot.store.history import past_runs
 from bot.store.reading import (
@@ -124,8 +125,8 @@ class Store:
     async def write(self, act: Callable[[Writing], T]) -> T:
         """One transaction: all that `act` does is committed when this returns, or nothing if it raises."""
 
-        def unit(connection: sa.Connection) -> T:
-            writing = Writing(connection, self._now(connection))
+        def unit(commit: Commit) -> T:
+            writing = Writing(commit, self._now(commit.connection))
             result = act(writing)
             writing.seal()
             return result

@@ -21,8 +21,9 @@ from bot.core.job import PERMITTED, Job
 from bot.core.periods import Period
 from bot.core.proposal import Proposal, ProposalState
 from bot.store import chain, records, schema
+from bot.store.commit import Commit
 from bot.store.reading import ahead_of, proposal_here
-from bot.store.spending import Spending, look
+from bot.store.spending import Spending
 from tools.progress import Progress
 
 EVER = datetime(1, 1, 2, tzinfo=UTC)  # before every moment
@@ -57,12 +58,15 @@ class Notice:
 
 
 class Writing:
-    """One open transaction. `now` is the database's clock at its beginning."""
+    """One write of a commit. `now` is the database's clock at its beginning."""
 
-    def __init__(self, connection: sa.Connection, now: datetime) -> None:
-        self.connection = connection
+    def __init__(self, commit: Commit, now: datetime) -> None:
+        self.connection = commit.connection
         self.now = now
+        self._commit = commit
         self._events: list[chain.Event] = []
+        self._notices: list[dict[str, Any]] = []
+        self._jobs: list[tuple[Job | None, Job]] = []
 
     # -- what a decision looks at, in the transaction that holds it ---------------------------------------------
 
@@ -71,8 +75,9 @@ class Writing:
         return proposal_here(self.connection, team, channel, which)
 
     def spending(self, team: str, month: Period) -> Spending:
-        """What the month has cost and what the open jobs may still cost."""
-        return look(self.connection, team, month, self.now, None)
+        """What the month has cost and what the open jobs may still cost, to be asked before any of them moves."""
+        assert not self._jobs
+        return self._commit.spending(team, month, self.now)
 
     def next_number(self, team: str) -> int:
         """The next proposal's number in this workspace."""
@@ -89,15 +94,15 @@ class Writing:
         else:
             assert before is None or isinstance(before, Job)
             self._move_job(before, after)
+            self._jobs.append((before, after))
             entity, snapshot = f"job:{after.name}", records.job_snapshot(after)
         self._events.append(
             chain.Event(entity=entity, version=after.version, kind=kind, actor=actor, at=self.now, after=snapshot)
         )
 
     def seal(self) -> None:
-        """Write the events of all that moved: the last act of every transaction."""
-        chain.append(self.connection, self._events)
-        self._events = []
+        """Leave the events of all that moved, and the notices, to the commit: the last act of every write."""
+        self._commit.leave(self._events, self._notices, self._jobs)
 
     def has_turn(self, job: Job, free: int, seen: Collection[str]) -> bool:
         """Whether a queued job may take one of so many `free` slots, that were counted when `seen` were permitted.
@@ -165,18 +170,19 @@ class Writing:
 
         `once` is a key that only one notice ever has; a second is an `IntegrityError`.
         """
-        self._insert(
-            schema.outbox,
-            {
-                "team": team,
-                "channel": channel,
-                "kind": kind,
-                "subject": subject,
-                "actor": actor,
-                "created_at": self.now,
-                "once": once,
-            },
-        )
+        notice = {
+            "team": team,
+            "channel": channel,
+            "kind": kind,
+            "subject": subject,
+            "actor": actor,
+            "created_at": self.now,
+            "once": once,
+        }
+        if once is None:
+            self._notices.append(notice)
+        else:
+            self._insert(schema.outbox, notice)
 
     def receive(self, message: Mapping[str, object]) -> None:
         """Record what a person said; `IntegrityError` if it was here already."""

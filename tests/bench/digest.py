@@ -85,7 +85,7 @@ async def _filled(world: World, jobs: int, attempts: int) -> None:
             rows["pod_interval"] += [records.interval_values(done, interval) for interval in held]
         for table in (schema.proposal, schema.revision, schema.job, schema.pod_interval):
             await bot.store.database.write(
-                lambda connection, table=table: connection.execute(INSERT[table], rows[table.name])
+                lambda commit, table=table: commit.connection.execute(INSERT[table], rows[table.name])
             )
 
 

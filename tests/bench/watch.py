@@ -127,10 +127,10 @@ async def _filled(bot: Bot, uids: dict[str, str], finished: int) -> None:
             rows["pod_interval"].append(records.interval_values(made, held))
     for table in (schema.proposal, schema.revision, schema.job, schema.pod_interval):
         await bot.store.database.write(
-            lambda connection, table=table: connection.execute(INSERT[table], rows[table.name])
+            lambda commit, table=table: commit.connection.execute(INSERT[table], rows[table.name])
         )
     await bot.store.database.write(
-        lambda connection: connection.execute(
+        lambda commit: commit.connection.execute(
             sa.update(schema.job).where(schema.job.c.proposal_id == proposal.id).values(phase=JobPhase.CANCELLED.value)
         )
     )

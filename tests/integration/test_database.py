@@ -23,6 +23,7 @@ from bot.core.job import Job, JobPhase
 from bot.core.periods import month
 from bot.policies import PolicyFile
 from bot.store.audit import verify
+from bot.store.commit import Commit
 from bot.store.database import Database
 from bot.store.store import Message, Store
 from bot.store.writing import Writing
@@ -60,9 +61,9 @@ async def test_a_commit_that_fails_acknowledges_nothing(tmp_path: Path) -> None:
     """A disk that is full: the duplicate's verdict falls with the message that it was a duplicate of."""
     async with opened(f"sqlite:///{tmp_path / 'x.db'}") as store:
 
-        def fill(connection: sa.Connection) -> None:
-            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-            connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        def fill(commit: Commit) -> None:
+            pages = commit.connection.exec_driver_sql("PRAGMA page_count").scalar()
+            commit.connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
 
         await store.database.write(fill)
         answers = await together(store, said("a"), said("a"), said("big", 200_000), said("b"))
@@ -78,10 +79,10 @@ async def test_a_connection_that_dies_acknowledges_nothing(postgres: str, tmp_pa
         other.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
         async with opened(f"{postgres}{name}") as store:
 
-            def die(connection: sa.Connection) -> None:
-                pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+            def die(commit: Commit) -> None:
+                pid = commit.connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
                 other.execute("SELECT pg_terminate_backend(%s)", (pid,))
-                connection.execute(sa.text("SELECT 1"))
+                commit.connection.execute(sa.text("SELECT 1"))
 
             free = threading.Event()
             holding = asyncio.create_task(store.database.write(lambda _: free.wait(5)))
@@ -109,7 +110,7 @@ async def test_a_closed_database_answers_every_write(tmp_path: Path) -> None:
 async def test_no_accident_of_one_keeps_the_others_waiting(url: str, accident: type[BaseException]) -> None:
     async with opened(url) as store:
 
-        def fail(_: sa.Connection) -> None:
+        def fail(_: Commit) -> None:
             raise accident
 
         answers = await asyncio.wait_for(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -19,9 +19,10 @@ from bot.core.policy import Policy
 from bot.core.proposal import Proposal, ProposalState
 from bot.store import records, schema
 from bot.store.audit import verify
+from bot.store.commit import Commit
 from bot.store.store import Message
 from bot.store.writing import Writing
-from tests.world import CHANNEL, TEAM, FixedPolicy, World, hand, race
+from tests.world import CHANNEL, TEAM, Bot, FixedPolicy, World, hand, race
 from tools.engines.base import Attempt, Standing
 
 
@@ -385,6 +386,51 @@ async def test_the_budget_is_counted_with_what_is_committed(url: str) -> None:
             await bot.propose()
 
 
+async def in_one_commit(bot: Bot, *acts: Awaitable[object]) -> list[object]:
+    """In this order, behind a write that holds the writer until all of them wait for it."""
+    free = threading.Event()
+    holding = asyncio.create_task(bot.store.database.write(lambda _: free.wait(5)))
+    await asyncio.sleep(0.05)
+    waiting = []
+    for act in acts:
+        waiting.append(asyncio.ensure_future(act))
+        await asyncio.sleep(0.05)
+    free.set()
+    await holding
+    return await race(*waiting)
+
+
+async def test_decisions_that_share_a_commit_share_the_budget(url: str) -> None:
+    world = World(url=url)
+    world.policy = world.policy.model_copy(update={"budget_per_month": world.policy.budget_per_month / 10_000})  # $0.10
+    async with world.bot() as bot:
+        proposals = [await bot.propose() for _ in range(5)]  # up to $0.05 each
+        await bot.approve(proposals[0])
+        queued = await bot.store.job(proposals[0].id)
+        assert queued is not None
+
+        def accident(writing: Writing) -> None:
+            cancelled(writing)
+            raise RuntimeError("an accident")
+
+        def cancelled(writing: Writing) -> None:
+            after = queued.changed(phase=JobPhase.CANCELLED, finished_at=writing.now)
+            writing.move(queued, after, kind="cancelled", actor="rae")
+
+        said = await in_one_commit(
+            bot,
+            bot.approve(proposals[1]),
+            bot.store.write(accident),
+            bot.approve(proposals[2]),
+            bot.store.write(cancelled),
+            bot.approve(proposals[3]),
+            bot.approve(proposals[4]),
+        )
+        kinds = [type(one).__name__ for one in said]
+        assert kinds == ["Proposal", "RuntimeError", "Refused", "NoneType", "Proposal", "Refused"], said
+        assert (await bot.store.committed(TEAM, await bot.store.now()))[CHANNEL] <= Decimal("0.10")
+
+
 @pytest.mark.parametrize(
     ("table", "change", "words"),
     [
@@ -410,7 +456,7 @@ async def test_one_altered_row_is_found(url: str, table: sa.Table, change: dict[
         await bot.reconciler.tick()
         assert (await verify(bot.store)).whole
         where = table.c.seq == 3 if table is schema.event else sa.true()
-        await bot.store.database.write(lambda c: c.execute(sa.update(table).where(where).values(**change)))
+        await bot.store.database.write(lambda c: c.connection.execute(sa.update(table).where(where).values(**change)))
         report = await verify(bot.store)
         assert not report.whole and words in f"{report.findings[0].where}: {report.findings[0].what}"
 
@@ -436,7 +482,7 @@ async def test_an_altered_row_of_an_earlier_revision_is_found(
         await bot.revise(proposal, "rae", {"epochs": 2})
         assert (await verify(bot.store)).whole
         alter = sa.update(table).where(table.c.revision == 1).values(**change)
-        await bot.store.database.write(lambda connection: connection.execute(alter))
+        await bot.store.database.write(lambda commit: commit.connection.execute(alter))
         report = await verify(bot.store)
         assert not report.whole and report.findings[0].where.startswith("revision 1")
 
@@ -448,7 +494,7 @@ async def test_a_removed_row_is_found(url: str, table: sa.Table) -> None:
         await bot.approve(proposal)
         await bot.revise(proposal, "rae", {"epochs": 2})
         where = table.c.seq == 2 if table is schema.event else sa.true()
-        await bot.store.database.write(lambda connection: connection.execute(sa.delete(table).where(where)))
+        await bot.store.database.write(lambda commit: commit.connection.execute(sa.delete(table).where(where)))
         assert not (await verify(bot.store)).whole
 
 
@@ -506,26 +552,19 @@ async def test_decisions_that_share_a_commit_are_one_chain(url: str) -> None:
     """Whatever fell out between them left no trace in it."""
     async with World(url=url).bot() as bot:
         proposals = [await bot.propose(seed=seed) for seed in range(4)]
-        free = threading.Event()
 
         def accident(writing: Writing) -> None:
             before = writing.proposal(TEAM, CHANNEL, proposals[3].id)
             writing.move(before, before.withdrawn("rae", writing.now, ""), kind="withdrawn", actor="rae")
+            writing.tell(TEAM, CHANNEL, "withdrawn", before.id, "rae")
             raise RuntimeError("an accident")
 
-        holding = asyncio.create_task(bot.store.database.write(lambda _: free.wait(5)))
-        await asyncio.sleep(0.05)
-        approving = [asyncio.create_task(bot.approve(one)) for one in proposals[:2]]
-        await asyncio.sleep(0.05)
-        failing = asyncio.create_task(bot.store.write(accident))
-        await asyncio.sleep(0.05)
-        approving.append(asyncio.create_task(bot.approve(proposals[2])))
-        await asyncio.sleep(0.05)
-        free.set()
-        await holding
-        said = await race(*approving, failing)
-        assert [one.state for one in said[:3]] == [ProposalState.APPROVED] * 3, said
-        assert isinstance(said[3], RuntimeError)
+        failing, approving = bot.store.write(accident), [bot.approve(one) for one in proposals[:3]]
+        said = await in_one_commit(bot, *approving[:2], failing, approving[2])
+        assert isinstance(said.pop(2), RuntimeError)
+        assert [one.state for one in said] == [ProposalState.APPROVED] * 3, said
+        told = await bot.store.undelivered([TEAM])
+        assert [one.kind for one in told] == ["proposed"] * 4 + ["approved"] * 3
         report = await verify(bot.store)
         assert report.whole and report.entities == 7, report
 
@@ -555,8 +594,8 @@ async def test_a_database_from_before_gets_its_copies(url: str) -> None:
         before = await bot.store.committed(TEAM, await bot.store.now())
         assert sum(before.values()) > 0
 
-        def there_and_back(connection: sa.Connection) -> None:
-            config = Config(attributes={"connection": connection})
+        def there_and_back(commit: Commit) -> None:
+            config = Config(attributes={"connection": commit.connection})
             config.set_main_option("script_location", "bot/store/migrations")
             command.downgrade(config, "0005")
             command.upgrade(config, "head")
@@ -578,7 +617,7 @@ async def test_a_replica_of_an_earlier_version_queues_no_job_without_its_copies(
         for name in ("team", "channel", "ceiling", "checkpoint_of"):
             lacking = {key: value for key, value in values.items() if key != name}
             with pytest.raises(IntegrityError, match=name):
-                await bot.store.database.write(lambda c, row=lacking: c.execute(sa.insert(schema.job), row))
+                await bot.store.database.write(lambda c, row=lacking: c.connection.execute(sa.insert(schema.job), row))
 
 
 async def test_the_schema_is_what_the_migrations_make(url: str) -> None:
