@@ -55,17 +55,31 @@ class Event:
     after: dict[str, Any]
 
 
-def append(connection: sa.Connection, events: Sequence[Event]) -> None:
-    """Write the next events, in this order. Part of the transaction that changes their entities."""
-    if not events:
-        return
-    seq, hashed = connection.execute(HEAD).one()
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The last event's place and hash."""
+
+    seq: int
+    hash: str
+
+
+def head_of(connection: sa.Connection) -> Head:
+    """Where the chain ends."""
+    return Head(**connection.execute(HEAD).one()._mapping)
+
+
+def linked(head: Head, events: Sequence[Event]) -> tuple[list[dict[str, Any]], Head]:
+    """The rows of the next events, in this order, and where the chain then ends. No I/O."""
     rows = []
     for one in events:
-        seq += 1
         own = {item.name: getattr(one, item.name) for item in fields(Event) if item.name != "after"}
-        body = body_of(seq=seq, after=one.after, **own)
-        hashed = link(hashed, body)
-        rows.append(own | {"seq": seq, "body": body, "hash": hashed})
+        body = body_of(seq=head.seq + 1, after=one.after, **own)
+        head = Head(seq=head.seq + 1, hash=link(head.hash, body))
+        rows.append(own | {"seq": head.seq, "body": body, "hash": head.hash})
+    return rows, head
+
+
+def append(connection: sa.Connection, rows: Sequence[dict[str, Any]], head: Head) -> None:
+    """Write what was linked. Part of the transaction that changes the events' entities."""
     connection.execute(APPEND, rows)
-    connection.execute(SET_HEAD, {"seq": seq, "hash": hashed})
+    connection.execute(SET_HEAD, {"seq": head.seq, "hash": head.hash})

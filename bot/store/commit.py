@@ -5,7 +5,7 @@ Each would else ask for the chain's head, write one event and one notice, and ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,8 @@ class Commit:
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
-        self._events: list[chain.Event] = []
+        self._head: chain.Head | None = None
+        self._events: list[dict[str, Any]] = []
         self._notices: list[Mapping[str, Any]] = []
         self._spending: dict[tuple[str, Period], Spending] = {}
 
@@ -36,22 +37,26 @@ class Commit:
 
     def leave(
         self,
-        events: Iterable[chain.Event],
+        events: Sequence[chain.Event],
         notices: Iterable[Mapping[str, Any]],
         jobs: Iterable[tuple[Job | None, Job]],
     ) -> None:
         """The last act of a write: what the commit writes at its end, and the jobs that moved, from what to what."""
-        self._events.extend(events)
+        if events:  # what cannot be put into words fails here, for its own write alone
+            rows, self._head = chain.linked(self._head or chain.head_of(self.connection), events)
+            self._events.extend(rows)
         self._notices.extend(notices)
         for before, after in jobs:
-            if before is not None or after.phase is not JobPhase.QUEUED:
+            if before is None and after.phase is JobPhase.QUEUED:
+                for (team, month), one in self._spending.items():
+                    if team == after.team:
+                        self._spending[team, month] = one.committing(after.channel, after.ceiling)
+            else:
                 self._spending.clear()  # asked for anew, should anybody want it
-            for (team, month), one in self._spending.items():
-                if team == after.team:
-                    self._spending[team, month] = one.committing(after.channel, after.ceiling)
 
     def end(self) -> None:
         """Write what was left."""
-        chain.append(self.connection, self._events)
+        if self._head is not None:
+            chain.append(self.connection, self._events, self._head)
         if self._notices:
             self.connection.execute(NOTICE, self._notices)

@@ -553,15 +553,19 @@ async def test_decisions_that_share_a_commit_are_one_chain(url: str) -> None:
     async with World(url=url).bot() as bot:
         proposals = [await bot.propose(seed=seed) for seed in range(4)]
 
-        def accident(writing: Writing) -> None:
+        def withdrawing(writing: Writing, actor: str) -> None:
             before = writing.proposal(TEAM, CHANNEL, proposals[3].id)
-            writing.move(before, before.withdrawn("rae", writing.now, ""), kind="withdrawn", actor="rae")
+            writing.move(before, before.withdrawn("rae", writing.now, ""), kind="withdrawn", actor=actor)
             writing.tell(TEAM, CHANNEL, "withdrawn", before.id, "rae")
+
+        def accident(writing: Writing) -> None:
+            withdrawing(writing, "rae")
             raise RuntimeError("an accident")
 
-        failing, approving = bot.store.write(accident), [bot.approve(one) for one in proposals[:3]]
-        said = await in_one_commit(bot, *approving[:2], failing, approving[2])
-        assert isinstance(said.pop(2), RuntimeError)
+        failing = [bot.store.write(accident), bot.store.write(lambda writing: withdrawing(writing, "\ud800"))]
+        approving = [bot.approve(one) for one in proposals[:3]]
+        said = await in_one_commit(bot, *approving[:2], *failing, approving[2])
+        assert [type(said.pop(2)) for _ in failing] == [RuntimeError, UnicodeEncodeError], said
         assert [one.state for one in said] == [ProposalState.APPROVED] * 3, said
         told = await bot.store.undelivered([TEAM])
         assert [one.kind for one in told] == ["proposed"] * 4 + ["approved"] * 3
