@@ -8,10 +8,10 @@ Only the person's own latest message is read. Next step of a plan: `bot.agent.pl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from bot.agent import looking, reading, sayings, training, vocabulary
+from bot.agent import doubts, looking, reading, sayings, training, vocabulary
 from bot.agent.plan import Call, Message, Plan
 from bot.agent.training import ESTIMATE, TRIGGER, Request
 
@@ -38,18 +38,8 @@ def _careful(message: Message, plan: Plan) -> Plan:
     others = tuple(call for call in plan.calls if call not in trainings)
     text = message.text if trainings[0].tool == ESTIMATE else message.cut.asked
     jobs = {str(value) for call in others for value in call.arguments.values()}
-    question = _question(text, len(trainings), jobs)
+    question = doubts.question(text, len(trainings), jobs)
     return Plan(calls=others, say=question) if question else plan
-
-
-def _question(text: str, trainings: int, jobs: Collection[str]) -> str:
-    if name := reading.other_data(text):
-        return sayings.no_recipe(name)
-    if words := reading.relative(text):
-        return sayings.relative(words)
-    if number := reading.unread(text, trainings, jobs):
-        return sayings.unread(number)
-    return sayings.which_recipe() if training.crossed(text) else ""
 
 
 # -- what only people can do ------------------------------------------------------------------------------------------

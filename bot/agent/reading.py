@@ -9,49 +9,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bot.agent.numbers import DURATION, NUMBER, minutes, number, value
 from tools.spec import CATALOGUE, nearest_recipe
 
-_UNITS: Final = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
-WORDS: Final[dict[str, float]] = {word: value for value, word in enumerate(_UNITS)} | {
-    **{"single": 1, "a couple of": 2, "couple": 2, "a dozen": 12, "dozen": 12, "thirty": 30, "forty": 40},
-    **{"fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90},
-    **{"hundred": 100, "a hundred": 100, "half an": 0.5},
-}
-# "0,01" with a decimal comma, "1,000" with a thousands' one, "10", "1_000", "2.5", ".05", "1e-3", "2k".
-_FIGURES: Final = (
-    r"[-+]?(?:0,\d+|\d{1,3}(?:,\d{3})+(?![\d,])|\d+(?:_\d+)*(?:\.\d+)?|\.\d+)(?:\s?e\s?[-+]?\d+)?(?:k(?![a-z]))?(?!\d)"
-)
-_MINUS: Final = r"(?:minus|negative)\s+"
-_NUMBER: Final = rf"(?:{_MINUS})?(?:{_FIGURES}|(?:{'|'.join(sorted(map(re.escape, WORDS), key=len, reverse=True))})\b)"
-
 # How people write a parameter's name. The order matters: the longer spelling first.
-_NAMES: Final = {
+NAMES: Final = {
     "max_runtime_minutes": r"max(?:imum|imal|\.)?[\s_-]*(?:run[\s_-]*)?(?:time|minutes)(?:[\s_-]*minutes)?"
     r"|time[\s_-]*limit"
     r"|time-?out",
@@ -63,63 +29,77 @@ _NAMES: Final = {
     "gpus": r"gpus?|graphics? cards?",
     "nodes": r"nodes?",
     "memory_gib": r"(?:g(?:ib|i|b)?\s*(?:of\s+)?)?(?:memory|ram)(?:[\s_-]*gib)?",
-    "minutes": r"minutes?|mins?",
-    "hours": r"hours?|hrs?|h",
 }
-_TOKEN: Final = re.compile(
-    "|".join(rf"(?P<{name}>(?<![a-z]){spelling}(?![a-z]))" for name, spelling in _NAMES.items())
-    + rf"|(?P<number>(?<![\w.-]){_NUMBER})",
+TOKEN: Final = re.compile(
+    rf"(?P<duration>(?<![\w.-]){DURATION})|"
+    + "|".join(rf"(?P<{name}>(?<![a-z])(?:{spelling})(?![a-z]))" for name, spelling in NAMES.items())
+    + rf"|(?P<number>(?<![\w.-])(?:{NUMBER}|an(?=\s+epoch\b)))",
     re.IGNORECASE,
 )
+# Bounds: the upper one that may be reached is taken as the value, the others are none.
+UPPER: Final = (
+    r"at\s+(?:the\s+)?most|up\s+to|(?:no|not)\s+(?:more|longer|later)\s+than|max(?:imum)?(?:\s+of)?|within|<=|≤"
+)
+BELOW: Final = r"(?<!no )(?<!not )(?:(?:less|fewer|lower|smaller|shorter)\s+than|under|below)|<(?!=)"
+ABOVE: Final = (
+    r"at\s+(?:the\s+)?(?:very\s+)?least|(?<!no )(?<!not )(?:more|greater|higher|larger|bigger|longer)\s+than|above"
+    r"|exceeding|upwards?\s+of|min(?:imum)?(?:\s+of)?|(?:no|not)\s+(?:less|fewer|under|below)(?:\s+than)?|>=?|≥"
+)
+_VALUED: Final = "|".join(NAMES[name] for name in ("block_size", "batch_size", "lr", "epochs", "seed", "nodes"))
 # What may stand between a name and its number, on either side.
 _AFTER_NAME: Final = re.compile(
-    r"[\s_]*(?:[:=]|,?\s*\bsay\b|\b(?:size|of|to|is|at|from|be|should be|around|about|the|a|up)\b|[\s_])*"
+    rf"[\s_]*(?:[:=~]|,?\s*\bsay\b|\b(?:size|of|to|is|at|from|be|should be|around|about|the|a|up)\b|[\s_]"
+    rf"|{UPPER}|{BELOW}|{ABOVE})*",
+    re.IGNORECASE,
 )
-_AFTER_NUMBER: Final = re.compile(r"\s*-?\s*(?:(?:full|per|a|in each|each|examples? per|samples? per|of)\s+)*")
-_MORE: Final = re.compile(r"\s*(?:,|\bor\b|\band\b|&|,\s*and)\s*", re.IGNORECASE)
+_AFTER_NUMBER: Final = re.compile(
+    r"\s*-?\s*(?:(?:full|per|a|in each|each|examples? per|samples? per|of)\s+)*", re.IGNORECASE
+)
+_TIMES: Final = re.compile(r"\s*[x×]\s*", re.IGNORECASE)  # "2x GPU"
+_MORE: Final = re.compile(r"\s*(?:,|\band\b|&|,\s*and)\s*", re.IGNORECASE)
 _LAST_LR: Final = re.compile(r"\s+[\d.]+e-\d+\s*$", re.IGNORECASE)  # "1ep 5e-5"
 _DECIMAL: Final = re.compile(r"[^\s,]+,\d+(?:e[-+]?\d+)?|\d+,[^\s,]+", re.IGNORECASE)
 _FROM_TO: Final = re.compile(r"\bfrom\s+\S+\s+to\s*$", re.IGNORECASE)
-_NOT_WANTED: Final = re.compile(r"\b(?:not|instead of|rather than|from)\s*$", re.IGNORECASE)
+_NOT_FROM: Final = re.compile(r"\bfrom\s*$", re.IGNORECASE)
+# "not 5 epochs but 3", "3, not 5 epochs", "3 epochs instead of 5": the name stays, what is refused goes.
+_REFUSED: Final = re.compile(
+    rf",?\s*\b(?:not|instead\s+of|rather\s+than)\s+(?:for\s+|with\s+)?"
+    rf"(?P<before>(?:{_VALUED})(?![a-z])[\s:=]*)?{NUMBER}(?P<after>[\s-]*(?:{_VALUED}|{NAMES['gpus']})(?![a-z]))?"
+    rf"(?:,?\s*\bbut\s+(?:(?:for|with|only|just|rather)\s+)?(?=(?:{_VALUED})?[\s:=]*{NUMBER}))?",
+    re.IGNORECASE,
+)
 
 _WITHOUT_GPU: Final = re.compile(
     r"\b(?:no|without|minus|w/o|not? us(?:e|ing)|not on|off|disable[d]?|don'?t use|do not use)\s+(?:the\s+|a\s+"
     r"|any\s+)?gpus?\b"
-    r"|\bgpus?(?:[\s_-]*enabled)?\s*[:=]?\s*(?:off|disabled|false|no|none)\b|(?<!not )(?<!not on )\bcpus?\b",
+    r"|\bgpus?(?:[\s_-]*enabled)?\s*[:=]?\s*(?:off|disabled|false|no|none)\b"
+    r"|(?<!not )(?<!not on )(?<!instead of )(?<!than )\bcpus?\b",
     re.IGNORECASE,
 )
 _WITH_GPU: Final = re.compile(r"\bgpus?\b|\bgraphics? cards?\b", re.IGNORECASE)
-_TIME_CAP: Final = re.compile(
-    r"\b(?:max\w*|at most|at the latest|within|limit\w*|no (?:longer|more) than|not longer than|up to|stop\w*"
-    r"|cap\w*)\b|\bfor\s*$",
+_LIMIT: Final = r"limit\w*|cap(?:ped|s)?|dead-?line|time-?out|max\w*|run-?\s?time"
+_TIME_BEFORE: Final = re.compile(
+    rf"(?:\b(?:{_LIMIT}|stop\w*|kill\w*|finish\w*|done|for)\b|{UPPER}|{BELOW}|\bshorter\s+than)[\s:=]*"
+    r"(?:(?:it|the|this|of|an?|to|at|is|be|in|after|about|around|run|job|training|time)\s+){0,4}~?\s*$",
     re.IGNORECASE,
 )
-_FACTOR: Final = re.compile(
+_TIME_AFTER: Final = re.compile(
+    rf"\s*-?(?:(?:of|as|a|the)\s+)*(?:run-?)?(?:time\s+)?(?:{_LIMIT}|at\s+(?:the\s+)?(?:most|latest)|tops|or\s+less)\b",
+    re.IGNORECASE,
+)
+FACTOR: Final = re.compile(
     r"\b(?<!and a )(?P<factor>double|twice|triple|half|halve|ten times|10x|2x)\s+(?:of\s+)?(?:the\s+|as many\s+"
     r"|as much\s+)?(?:number of\s+)?"
-    rf"(?P<name>{_NAMES['batch_size']}|{_NAMES['lr']}|{_NAMES['epochs']})\b",
+    rf"(?P<name>{NAMES['batch_size']}|{NAMES['lr']}|{NAMES['epochs']})\b",
     re.IGNORECASE,
 )
-_FACTORS: Final = {"double": 2.0, "twice": 2.0, "2x": 2.0, "triple": 3.0, "half": 0.5, "halve": 0.5}
+FACTORS: Final = {"double": 2.0, "twice": 2.0, "2x": 2.0, "triple": 3.0, "half": 0.5, "halve": 0.5}
 
-# What may not be left over where a training is proposed: it would have changed it.
-_NUMERIC: Final = re.compile(
-    r"[\d%^]|\b(?:"
-    + "|".join(sorted({*WORDS, *_FACTORS} - {"one", "single", "couple", "a couple of", "halve"}, key=len, reverse=True))
-    + r"|thirds?|quarters?|tenths?|hundredths?|thousand(?:ths?)?|millions?|percent)\b",
-    re.IGNORECASE,
-)
-# Names, mentions and addresses may have digits of their own ("JIRA-12"); "lr1e-3" and "x10" are numbers.
-_OWN_DIGITS: Final = re.compile(
-    rf"<[@#!]\S*>|\S+://\S+|(?<![\w.-])(?!(?:x|{'|'.join(_NAMES.values())})[\d.])[a-z][a-z_-]*\d[\w-]*", re.IGNORECASE
-)
-_UNWANTED_NUMBER: Final = re.compile(rf"\b(?:not|instead of|rather than)\s+{_NUMBER}", re.IGNORECASE)
-_COUNT: Final = re.compile(rf"\b(?P<count>{_NUMBER})\s+(?:runs?|trainings?|jobs?|times)\b|\btwice\b", re.IGNORECASE)
-_ANY_NAME: Final = "|".join(_NAMES[name] for name in ("block_size", "batch_size", "lr", "epochs", "gpus", "nodes"))
+ANY_NAME: Final = "|".join(NAMES[name] for name in ("block_size", "batch_size", "lr", "epochs", "gpus", "nodes"))
 _COMPARED: Final = r"(?:more|fewer|less|longer|higher|lower|bigger|larger|smaller|extra|additional)"
-_ADDED: Final = re.compile(rf"\badd(?:ing)?\s+{_NUMBER}\s*\S*|\b(?:{_ANY_NAME})\s+{_COMPARED}\b", re.IGNORECASE)
+_ADDED: Final = re.compile(rf"\badd(?:ing)?\s+{NUMBER}\s*\S*|\b(?:{ANY_NAME})\s+{_COMPARED}\b", re.IGNORECASE)
 _COMPARISON: Final = re.compile(
-    rf"\b(?:{_COMPARED}|increase|decrease|raise|reduce|bump(?: up)?)\s+(?:the\s+)?(?:{_ANY_NAME})\b", re.IGNORECASE
+    rf"\b(?:{_COMPARED}|increase|decrease|raise|reduce|bump(?: up)?)\s+(?:the\s+)?(?:{ANY_NAME})\b", re.IGNORECASE
 )
 
 _SOURCE: Final = r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*"
@@ -135,7 +115,6 @@ _HUB_ID: Final = re.compile(
 )
 
 # Words near a recipe's name that are not misspellings of it.
-_OTHER_DATA: Final = re.compile(r"\b(?:[ekq]mnist|fashion[\s_-]?mnist)\b", re.IGNORECASE)
 _NOT_RECIPES: Final = frozenset(
     (
         *("digital", "midst", "mist", "digest", "llms", "minutes", "minute", "mint", "digestive"),
@@ -185,6 +164,11 @@ _RAISED: Final = re.compile(r"[⁺⁻]?[⁰¹²³⁴-⁹]+")
 _BOLD: Final = re.compile(r"(?<!\w)\*+|\*+(?!\w)")
 
 
+_LIST_MARK: Final = re.compile(
+    r"(?:^|(?<=\n))[ \t]*\(?(?P<a>\d{1,2})[.)][ \t]+(?=\S)|(?<!\S)\(?(?P<b>\d{1,2})\)[ \t]+(?=\S)"
+)
+
+
 def plain(text: str) -> str:
     """The text with one kind of quote, dash and space, and without emoji and bold marks; lines stay lines."""
     raised = _RAISED.sub(lambda match: f"^{match[0]}", text.replace("½", ".5"))
@@ -192,27 +176,20 @@ def plain(text: str) -> str:
     kept = "".join(
         char if unicodedata.category(char) not in {"So", "Sk", "Cf", "Cc"} or char in "\n^" else " " for char in folded
     )
-    return re.sub(r"[ \t]+", " ", _BOLD.sub(" ", kept)).strip()
+    return re.sub(r"[ \t]+", " ", _BOLD.sub(" ", _without_marks(kept))).strip()
 
 
-def number(text: str) -> str | float:
-    """A written number: number words and "0,01" become figures, the rest stays as it is for `tools.spec`."""
-    word = " ".join(text.lower().split())
-    if minus := re.match(_MINUS, word):
-        return f"-{number(word[minus.end() :])}"
-    if word in WORDS:
-        return WORDS[word]
-    word = word.replace(" ", "")
-    if word.endswith("k"):
-        return float(word[:-1].replace(",", "")) * 1000
-    if re.match(r"[-+]?0,", word):
-        return word.replace(",", ".")
-    return word
+def _without_marks(text: str) -> str:
+    """The text with the numbers of a list, which count from one, as line breaks."""
+    marks = list(_LIST_MARK.finditer(text))
+    if [int(mark["a"] or mark["b"]) for mark in marks] != list(range(1, len(marks) + 1)):
+        return text
+    return _LIST_MARK.sub("\n", text)
 
 
 def parameters(text: str) -> list[Found]:
     """Every parameter that the text names, in order; a list of values ("lr 0.1 and 0.01") gives one each."""
-    found = list(_pairs(text))
+    found = list(pairs(text))
     gpu = _gpu(text, found)
     return sorted([*found, *gpu], key=lambda item: item.start)
 
@@ -220,7 +197,7 @@ def parameters(text: str) -> list[Found]:
 def factors(text: str) -> list[tuple[str, float]]:
     """Parameters to be multiplied: "double the epochs" → ("epochs", 2.0)."""
     return [
-        (_parameter_of(match["name"]), _FACTORS.get(match["factor"].lower(), 10.0)) for match in _FACTOR.finditer(text)
+        (_parameter_of(match["name"]), FACTORS.get(match["factor"].lower(), 10.0)) for match in FACTOR.finditer(text)
     ]
 
 
@@ -264,37 +241,15 @@ def references(text: str) -> list[str]:
     return list(dict.fromkeys(reference.lower() for reference in found))
 
 
-def unread(text: str, trainings: int, jobs: Collection[str]) -> str | None:
-    """The first number of a text that nothing accounts for, as it was written: no parameter, no job, no count."""
-    rest = text
-    spans = [(item.start, item.end) for item in (*_pairs(text), *sources(text), *recipes(text))]
-    spans += [match.span() for pattern in (_FACTOR, _UNWANTED_NUMBER, _OWN_DIGITS) for match in pattern.finditer(text)]
-    spans += [match.span() for match in re.finditer(r"(?<!\S)#?(\d+)(?=[,.;!?]?(?:\s|$))", text) if match[1] in jobs]
-    spans += [match.span() for match in _COUNT.finditer(text) if str(number(match["count"] or "two")) == str(trainings)]
-    for start, end in spans:
-        rest = blanked(rest, start, end)
-    if not (left := _NUMERIC.search(rest)):
-        return None
-    if left[0][0].isalpha():
-        return left[0]
-    return next(word[0] for word in re.finditer(r"\S+", text) if word.end() > left.start()).strip(".,;!?()")
-
-
-def relative(text: str) -> str | None:
+def relative(text: str) -> str:
     """Where a text changes a parameter by or from what it was, without the value that comes of it: "a higher lr"."""
     if match := _ADDED.search(text):
         return match[0]
     rest = text
-    for start, end in [(item.start, item.end) for item in _pairs(text)] + [m.span() for m in _FACTOR.finditer(text)]:
+    for start, end in (*((item.start, item.end) for item in pairs(text)), *(m.span() for m in FACTOR.finditer(text))):
         rest = blanked(rest, start, end)
     match = _COMPARISON.search(rest)
-    return match[0] if match else None
-
-
-def other_data(text: str) -> str | None:
-    """A data set that is near a recipe's name and not it."""
-    match = _OTHER_DATA.search(text)
-    return match[0] if match else None
+    return match[0] if match else ""
 
 
 def blanked(text: str, start: int, end: int) -> str:
@@ -325,46 +280,85 @@ _FILLERS: Final = frozenset(
 )
 
 
-def _pairs(text: str) -> Iterator[Found]:
-    tokens = list(_TOKEN.finditer(text))
+def settled(text: str) -> str:
+    """The text without the numbers that it refuses itself: "not 5 epochs but 3" leaves "epochs 3", all in place."""
+    for match in _REFUSED.finditer(text):
+        text = blanked(text, match.start(), match.end())
+        for start, end in (match.span("before"), match.span("after")):
+            text = text[:start] + match.string[start:end] + text[end:] if start >= 0 else text
+    return text
+
+
+def pairs(text: str) -> list[Found]:
+    """The parameters that have a number, in the order of the text."""
+    text = settled(text)
+    tokens = list(TOKEN.finditer(text))
+    found: list[Found] = []
     index = 0
     while index < len(tokens):
-        here = tokens[index]
-        after = tokens[index + 1] if index + 1 < len(tokens) else None
-        step = 1
-        if after and here.lastgroup == "number" and after.lastgroup != "number":
-            if _AFTER_NUMBER.fullmatch(text, here.end(), after.start()) and not _NOT_WANTED.search(
-                text[: here.start()]
-            ):
-                step = 2
-                if made := _found(text, after.lastgroup or "", here, here.start(), after.end()):
-                    yield made
-        elif here.lastgroup != "number" and after and after.lastgroup == "number" and _takes_number(text, here, after):
-            name = here.lastgroup or ""
-            unit = tokens[index + 2] if index + 2 < len(tokens) else None
-            end, hours = after.end(), False
-            if name == "max_runtime_minutes" and unit and unit.lastgroup in {"minutes", "hours"}:
-                hours, end = unit.lastgroup == "hours", unit.end()
-            step = 2
-            if unit and unit.lastgroup == "number" and _FROM_TO.search(text[here.end() : unit.start()]):
-                after, end, step = unit, unit.end(), 3  # "epochs from 3 to 10" wants ten
-            if made := _found(text, name, after, here.start(), end, hours=hours):
-                yield made
-            for more in _list_of(text, tokens[index + step :], after):
-                step += 1
-                if made := _found(text, name, more, more.start(), more.end()):
-                    yield made
-        elif index and _LAST_LR.match(text, tokens[index - 1].end()) and not any(t.lastgroup == "lr" for t in tokens):
-            yield Found(name="lr", value=number(here[0]), start=here.start(), end=here.end())
-        index += step
+        read = _pair(text, tokens, index)
+        found += read
+        index += 1
+        while read and index < len(tokens) and tokens[index].start() < read[-1].end:
+            index += 1
+    return found + _rate(text, tokens, found)
 
 
-def _takes_number(text: str, name: re.Match[str], value: re.Match[str]) -> bool:
-    """Whether a name stands before its number. "on the GPU 4 epochs" gives the GPU none; "gpus: 4" does."""
-    gap = text[name.end() : value.start()]
-    if name.lastgroup in {"minutes", "hours"} or not _AFTER_NAME.fullmatch(gap):
+def _pair(text: str, tokens: list[re.Match[str]], index: int) -> list[Found]:
+    """What a token makes with those after it: a name and its number in either order, or a limit of time."""
+    here, after = tokens[index], tokens[index + 1] if index + 1 < len(tokens) else None
+    if here.lastgroup == "duration":
+        return _limit(text, here)
+    if after is None:
+        return []
+    if here.lastgroup != "number":
+        return _valued(text, here, tokens[index + 1 :]) if _takes(text, here, after) else []
+    gap = text[here.end() : after.start()]
+    named = after.lastgroup not in _VALUES and not _NOT_FROM.search(text[max(0, here.start() - 8) : here.start()])
+    times = after.lastgroup in {"gpus", "nodes"} and _TIMES.fullmatch(gap)
+    return [_found(after, here, here.start(), after.end())] if named and (times or _AFTER_NUMBER.fullmatch(gap)) else []
+
+
+def _rate(text: str, tokens: list[re.Match[str]], found: list[Found]) -> list[Found]:
+    """The learning rate at the end of "mnist 1ep 5e-5"."""
+    if len(tokens) < 2 or any(token.lastgroup == "lr" for token in tokens) or (found and found[-1].end == len(text)):
+        return []
+    last = tokens[-1]
+    if not _LAST_LR.match(text, tokens[-2].end()):
+        return []
+    return [Found(name="lr", value=number(last[0]), start=last.start(), end=last.end())]
+
+
+def _valued(text: str, name: re.Match[str], after: Sequence[re.Match[str]]) -> list[Found]:
+    """A name with the number behind it, or with a list of them; "epochs from 3 to 10" wants ten."""
+    given, *more = after
+    if more and more[0].lastgroup == "number" and _FROM_TO.search(text[name.end() : more[0].start()]):
+        given, *more = more
+    listed = [_found(name, one, one.start(), one.end()) for one in _list_of(text, more, given)]
+    return [_found(name, given, name.start(), given.end()), *listed]
+
+
+_VALUES: Final = frozenset({"number", "duration"})
+
+
+def _takes(text: str, name: re.Match[str], given: re.Match[str]) -> bool:
+    """Whether a name stands before its value. "on the GPU 4 epochs" gives the GPU none; "gpus: 4" does."""
+    gap = text[name.end() : given.start()]
+    if given.lastgroup != "number" and (given.lastgroup, name.lastgroup) != ("duration", "max_runtime_minutes"):
+        return False
+    if not _AFTER_NAME.fullmatch(gap):
         return False
     return name.lastgroup != "gpus" or "=" in gap or ":" in gap or name[0].lower().endswith("s")
+
+
+def _limit(text: str, duration: re.Match[str]) -> list[Found]:
+    """A length of time that is said to be the most: "at most 2 hours", "90 min max"."""
+    before = _TIME_BEFORE.search(text, max(0, duration.start() - 60), duration.start())
+    after = _TIME_AFTER.match(text, duration.end())
+    if not before and not after:
+        return []
+    start, end = before.start() if before else duration.start(), after.end() if after else duration.end()
+    return [Found(name="max_runtime_minutes", value=minutes(duration[0]), start=start, end=end)]
 
 
 def _list_of(text: str, tokens: list[re.Match[str]], last: re.Match[str]) -> Iterator[re.Match[str]]:
@@ -375,7 +369,7 @@ def _list_of(text: str, tokens: list[re.Match[str]], last: re.Match[str]) -> Ite
         follower = tokens[index + 1] if index + 1 < len(tokens) else None
         claimed = (
             follower is not None
-            and follower.lastgroup != "number"
+            and follower.lastgroup not in _VALUES
             and _AFTER_NUMBER.fullmatch(text, token.end(), follower.start())
         )
         if token.lastgroup != "number" or claimed or not _MORE.fullmatch(text, last.end(), token.start()):
@@ -384,29 +378,23 @@ def _list_of(text: str, tokens: list[re.Match[str]], last: re.Match[str]) -> Ite
         last = token
 
 
-def _found(text: str, name: str, value: re.Match[str], start: int, end: int, *, hours: bool = False) -> Found | None:
-    read = number(value[0])
-    if name in {"minutes", "hours"}:
-        if not _TIME_CAP.search(text[max(0, start - 40) : start]) and not _TIME_CAP.search(text[end : end + 20]):
-            return None
-        name, hours = "max_runtime_minutes", name == "hours"
-    if hours:
-        read = round(float(str(read).replace(",", "")) * 60)
-    return Found(name=name, value=read, start=start, end=end)
+def _found(name: re.Match[str], given: re.Match[str], start: int, end: int) -> Found:
+    read = minutes if given.lastgroup == "duration" else number
+    return Found(name=name.lastgroup or "", value=read(given[0]), start=start, end=end)
 
 
 def _gpu(text: str, found: list[Found]) -> Iterator[Found]:
-    """GPU or CPU where no number of GPUs was named."""
-    if any(item.name == "gpus" for item in found):
-        return
-    if match := _WITHOUT_GPU.search(text):
-        yield Found(name="gpus", value=0, start=match.start(), end=match.end())
-    elif match := _WITH_GPU.search(text):
+    """GPU or CPU where no number of GPUs was named; beside a number, that there shall be none is said too."""
+    numbered = [item for item in found if item.name == "gpus"]
+    without = _WITHOUT_GPU.search(text)
+    if without and all(value(str(item.value)) for item in numbered):
+        yield Found(name="gpus", value=0, start=without.start(), end=without.end())
+    elif not numbered and not without and (match := _WITH_GPU.search(text)):
         yield Found(name="gpus", value=1, start=match.start(), end=match.end())
 
 
 def _parameter_of(written: str) -> str:
-    return next(name for name, spelling in _NAMES.items() if re.fullmatch(spelling, written.strip(), re.IGNORECASE))
+    return next(name for name, spelling in NAMES.items() if re.fullmatch(spelling, written.strip(), re.IGNORECASE))
 
 
 def _key(written: str) -> str:

@@ -5,6 +5,7 @@ Next step: `bot.agent.grammar` chooses among them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from bot.agent.training import catalogue
@@ -74,15 +75,67 @@ ALL_RIGHT: Final = (
 )
 
 
-def unread(number: str) -> str:
-    return (
-        f"I did not read the number “{number}”, so nothing was proposed; please write it plainly, such as “epochs 3”."
-    )
+def unread(number: str, word: str = "") -> str:
+    why = _not_taken(word) if word else "please write it plainly, such as “epochs 3”."
+    return f"I did not read the number “{number}”, so nothing was proposed; {why}"
 
 
 def relative(words: str) -> str:
     return (
         f"I did not read by how much: “{words}”. Nothing was proposed; please say the value itself, such as “epochs 3”."
+    )
+
+
+def bound(words: str) -> str:
+    return (
+        f"“{words}” is a bound and no exact value, so nothing was proposed; please say the value, such as “epochs 3”."
+    )
+
+
+def several(words: Sequence[str]) -> str:
+    told = " and ".join(f"“{word}”" for word in words)
+    return (
+        f"I read {told} for one training, so nothing was proposed; please say which, "
+        "or a list for one training each, such as “lr 0.1 and 0.01”."
+    )
+
+
+def thousands(number: str) -> str:
+    whole = number.replace(".", "")
+    one = number.split(".")[0]
+    return f"“{number}” may be {one} or {whole}, so nothing was proposed; please write it without the point."
+
+
+def which_gpus(words: str) -> str:
+    return f"“{words}” says which GPUs, and only how many can be chosen. Nothing was proposed; please say “2 gpus”."
+
+
+def how_many_gpus(words: str) -> str:
+    return f"I did not read how many: “{words}”. Nothing was proposed; please say the number, such as “2 gpus”."
+
+
+def no_limit(words: str) -> str:
+    return f"I did not read what “{words}” is for, so nothing was proposed; a limit is written “at most {words}”."
+
+
+def no_parameter(word: str) -> str:
+    return f"Nothing was proposed: {_not_taken(word)}"
+
+
+def _not_taken(word: str) -> str:
+    return (
+        f"no recipe can be told “{word}”. They take epochs, lr, batch size, seed, gpus, memory and a time limit; "
+        "distilgpt2 takes nodes, block size, model and dataset too."
+    )
+
+
+def no_value(words: str) -> str:
+    return f"I did not read a value in “{words}”, so nothing was proposed; please say it, such as “epochs 3”."
+
+
+def whose(word: str) -> str:
+    return (
+        f"I did not read what “{word}” is for, so nothing was proposed; please say each training with its parameters."
     )
 
 

@@ -15,12 +15,16 @@ from itertools import pairwise
 from typing import Any, Final
 
 from bot.agent import reading, vocabulary
+from bot.agent.numbers import value
 from bot.agent.reading import Found
 from tools.spec import CATALOGUE, SpecError, parse_spec
 
 TRIGGER: Final = "trigger_training_job"
 ESTIMATE: Final = "estimate_training_cost"
 MOST_AT_ONCE: Final = 5  # trainings from one message; more is likelier a misreading than a wish
+_PLAIN_LIST: Final = re.compile(
+    r"\W*(?:and|&|\+|plus|,|then|as well as|or)?\W*(?:the|a|on)?\W*", re.IGNORECASE
+)  # what stands between recipes that share their parameters
 _DISTILGPT2_ONLY: Final = ("model", "dataset", "block_size")
 
 
@@ -123,6 +127,11 @@ def named(text: str, earlier: Sequence[Request]) -> list[dict[str, Any]]:
     return _distinct(found)
 
 
+def parts(text: str) -> list[str]:
+    """The words that speak of each training; all of them where no recipe is named."""
+    return [chunk for _, chunk in _chunks(text, reading.recipes(text))] or [text]
+
+
 def follow_up(text: str, earlier: Sequence[Request]) -> list[dict[str, Any]]:
     """The earlier trainings with what the text changes; nothing when the text speaks of something else."""
     again = vocabulary.AGAIN.search(text) is not None
@@ -184,10 +193,8 @@ def _chunks(text: str, recipes: list[Found]) -> list[tuple[str, str]]:
     if len(kept) < 2:
         return [(item.value, text) for item in kept if isinstance(item.value, str)]
     gaps = [text[left.end : right.start] for left, right in pairwise(kept)]
-    if all(
-        re.fullmatch(r"\W*(?:and|&|\+|plus|,|then|as well as|or)?\W*(?:the|a|on)?\W*", gap, re.IGNORECASE)
-        for gap in gaps
-    ):
+    own_line = "\n" in gaps[-1] and reading.parameters(text[kept[-1].end :].split("\n")[0])
+    if not own_line and all(_PLAIN_LIST.fullmatch(gap) for gap in gaps):
         return [(str(item.value), text) for item in kept]
     cuts = [0]
     for left, right in pairwise(kept):
@@ -210,13 +217,14 @@ def _variants(text: str) -> list[dict[str, Any]]:
     """The parameters of a text; one that has several values ("seeds 1 and 2") gives one set for each."""
     values: dict[str, list[str | float]] = {}
     for item in reading.parameters(text):
-        if item.value not in values.setdefault(item.name, []):
-            values[item.name].append(item.value)
+        known = values.setdefault(item.name, [])
+        if all(value(str(item.value)) != value(str(other)) for other in known):
+            known.append(item.value)
     several = [name for name, given in values.items() if len(given) > 1]
     single = {name: given[0] for name, given in values.items()}
     if len(several) != 1:
         return [{name: given[-1] for name, given in values.items()}]
-    return [{**single, several[0]: value} for value in values[several[0]]]
+    return [{**single, several[0]: one} for one in values[several[0]]]
 
 
 def _multiplied(recipe: str, base: dict[str, Any], text: str) -> dict[str, Any]:

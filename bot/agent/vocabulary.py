@@ -96,6 +96,16 @@ BREAK: Final = re.compile(
 ON_TOP: Final = re.compile(r"(?:\s+(?!and\b|then\b|also\b|plus\b)[a-z]+){0,2}\s+on\s+(?:the\s+)?", re.IGNORECASE)
 BETWEEN: Final = re.compile(r"\b(?:and|then|plus|also|as well as)\b|[;,&\n+]|\.\s", re.IGNORECASE)
 
+# What other trainers can be told, and no recipe of ours.
+NO_PARAMETER: Final = re.compile(
+    r"\b(?:(?:max[\s_-]*)?steps(?![\s_-]*size)|iter(?:ation)?s|drop-?out|momentum|weight[\s_-]*decay|warm-?\s?up(?:[\s_-]*steps)?|patience"
+    r"|early[\s_-]*stopp?\w*|grad(?:ient)?[\s_-]*(?:accum\w*|clip\w*|checkpoint\w*)|optimi[sz]ers?|adam\w?|sgd|rmsprop|lamb"
+    r"|(?:lr[\s_-]*)?schedulers?|cosine|(?:b?fp?|tf|int)(?:8|16|32)|amp|(?:mixed|half|full)[\s_-]*precision"
+    r"|(?:data[\s_-]*)?augment\w*|q?lora|hidden[\s_-]*(?:size|units)|layers|(?:num[\s_-]*)?workers|deepspeed|fsdp|ddp"
+    r"|(?:\d+\s*x\s*)?(?:[abhv]\d{2,3}s?|[tl]4s?|l40s?|gh?200|rtx\s*\w+|tpus?))\b",
+    re.IGNORECASE,
+)
+
 AGAIN: Final = re.compile(
     r"\b(?:same|again|repeat|re-?run|redo|once more|one more time|another (?:one|run|go|round)|one more"
     r"|like (?:before|last time)"

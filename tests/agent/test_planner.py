@@ -286,9 +286,6 @@ class TestAnswers:
             ("train mnist for 2–3 epochs", "2-3"),
             ("train mnist for 2 to 3 epochs", "2"),
             ("train mnist for 3+ epochs", "3+"),
-            ("train mnist for two hundred epochs", "two"),
-            ("train mnist for twenty-five epochs", "twenty"),
-            ("train mnist for a hundred and twenty epochs", "a hundred"),
             ("train mnist two times", "two"),
             ("train mnist batch size 2^6", "2^6"),
             ("train mnist batch size 32/64", "32/64"),
@@ -304,6 +301,18 @@ class TestAnswers:
             ("train mnist, momentum 0.9", "0.9"),
             ("train mnist for 3 epochs 1e-4 weight decay", "1e-4"),
             ("what would mnist cost for 1/2 epochs?", "1/2"),
+            ("train mnist 1,000 steps", "1,000"),
+            ("train mnist 10k steps", "10k"),
+            ("train mnist for one hundred steps", "one hundred"),
+            ("train mnist for two hundred and fifty steps", "two hundred and fifty"),
+            ("train mnist for half a million steps", "half a million"),
+            ("train mnist with 10% dropout", "10%"),
+            ("train mnist for 3-5 epochs", "3-5"),
+            ("train mnist for 3 or 5 epochs", "3"),
+            ("train mnist epochs 3 or 5", "5"),
+            ("train mnist, max runtime 2:30", "2:30"),
+            ("train distilgpt2 on 2x A100", "2x"),
+            ("train distilgpt2 on gpu 1", "1"),
         ],
     )
     def test_a_number_that_was_not_read_is_asked_about(self, text: str, quoted: str) -> None:
@@ -323,10 +332,104 @@ class TestAnswers:
             ("train mnist two times, seed 1 and seed 2", [{"seed": "1"}, {"seed": "2"}]),
             ("mnist 1ep 5e-3", [{"epochs": "1", "lr": "5e-3"}]),
             ("train mnist, lower the lr to 1e-4", [{"lr": "1e-4"}]),
+            ("train mnist for two hundred epochs", [{"epochs": 200}]),
+            ("train mnist for twenty-five epochs", [{"epochs": 25}]),
+            ("train mnist for a hundred and twenty epochs", [{"epochs": 120}]),
+            ("train mnist with batch size two hundred and fifty six", [{"batch_size": 256}]),
+            ("train mnist for half a million epochs", [{"epochs": 500_000}]),
+            ("train mnist for an epoch", [{"epochs": 1}]),
+            ("train mnist with a batch of 1 k", [{"batch_size": 1000}]),
+            ("train mnist lr .001", [{"lr": ".001"}]),
+            ("train mnist for three epochs (3 epochs)", [{"epochs": 3}]),
+            ("train mnist for at most 3 epochs", [{"epochs": "3"}]),
+            ("train mnist for no more than 3 epochs", [{"epochs": "3"}]),
+            ("train mnist, epochs <= 3", [{"epochs": "3"}]),
+            ("train mnist, lr at most 1e-3", [{"lr": "1e-3"}]),
+            ("train mnist, not 5 epochs but 3", [{"epochs": "3"}]),
+            ("train mnist with 5, not 3 epochs", [{"epochs": "5"}]),
+            ("train mnist with 5 epochs, not epochs 3", [{"epochs": "5"}]),
+            ("train mnist on 1x GPU", [{"gpus": "1"}]),
+            ("train mnist on two GPUs", [{"gpus": 2}]),
+            ("train mnist on 1 gpu instead of cpu", [{"gpus": "1"}]),
+            ("train mnist:\n1. 3 epochs\n2. lr 1e-3", [{"epochs": "3", "lr": "1e-3"}]),
+            ("train\n1. mnist, 3 epochs\n2. mnist, 5 epochs", [{"epochs": "3"}, {"epochs": "5"}]),
         ],
     )
     def test_a_number_that_was_read_is_not(self, text: str, given: list[dict[str, Any]]) -> None:
         assert [call.arguments for call in understand(text).calls] == [{"model_type": "mnist"} | one for one in given]
+
+    @pytest.mark.parametrize(
+        ("text", "minutes"),
+        [
+            ("at most 2 hours and 30 minutes", 150),
+            ("max 2h30", 150),
+            ("max 2h 30m", 150),
+            ("2:30 hours at most", 150),
+            ("no longer than an hour and a half", 90),
+            ("within one and a half hours", 90),
+            ("in under 2 hours", 120),
+            ("less than 2 hours", 120),
+            ("for 90 min", 90),
+            ("90 min max", 90),
+            ("a 2-hour limit", 120),
+            ("time limit: an hour", 60),
+            ("timeout 30", 30),
+            ("stop it after half an hour", 30),
+            ("max 1 day and 2 hours", 1560),
+            ("at most 0.01 hours", 0.6),
+        ],
+    )
+    def test_a_limit_of_time(self, text: str, minutes: float) -> None:
+        (call,) = understand(f"train mnist for 3 epochs, {text}").calls
+        given = call.arguments["max_runtime_minutes"]
+        assert (call.arguments["epochs"], float(given)) == ("3", minutes)
+
+    @pytest.mark.parametrize(
+        ("text", "named"),
+        [
+            ("epochs 1.000", "“1.000” may be 1 or 1000"),
+            ("for less than 3 epochs", "“less than 3 epochs” is a bound"),
+            ("for fewer than 3 epochs", "“fewer than 3 epochs” is a bound"),
+            ("for at least 2 epochs", "“at least 2 epochs” is a bound"),
+            ("for no less than 2 epochs", "“no less than 2 epochs” is a bound"),
+            ("with min 3 epochs", "“min 3 epochs” is a bound"),
+            ("for 3 epochs or more", "“3 epochs or more” is a bound"),
+            ("epochs > 3", "“> 3” is a bound"),
+            ("for at least 2 hours", "“at least 2 hours” is a bound"),
+            ("max 2 hours, max 30 minutes", "“max 2 hours” and “max 30 minutes”"),
+            ("in 90 min", "“90 min”"),
+            ("for III epochs", "“III epochs”"),
+            ("for a few epochs", "“few epochs”"),
+            ("with a decent lr", "“decent lr”"),
+            ("with 3 seeds", "“3 seeds”"),
+            ("on GPUs 0 and 1", "“GPUs 0 and 1” says which GPUs"),
+            ("on gpus 0,1", "“gpus 0,1” says which GPUs"),
+            ("on all gpus", "“all gpus”"),
+            ("on gpus", "“gpus”"),
+            ("on an A100", "“A100”"),
+            ("with dropout", "“dropout”"),
+            ("epochs=3, epochs=5", "“epochs=3” and “epochs=5”"),
+            ("epochs=3 lr=1e-3 epochs=5", "“epochs=3” and “epochs=5”"),
+            ("3 epochs, no, 5 epochs", "“3 epochs” and “5 epochs”"),
+            ("3 epochs with lr 0.1 and 5 epochs with lr 0.2", "“3 epochs” and “5 epochs”"),
+            ("with 2 gpus, no gpu", "“2 gpus and no gpu”"),
+            ("\n1. 3 epochs\n2. 5 epochs", "“3 epochs” and “5 epochs”"),
+            ("for 3 epochs and digits with lr 0.1, both batch 32", "“both”"),
+        ],
+    )
+    def test_what_was_not_read_exactly_is_asked_back(self, text: str, named: str) -> None:
+        plan = understand(f"train mnist {text}")
+        assert plan.calls == ()
+        assert named in plan.say
+        assert "othing was proposed" in plan.say
+
+    def test_the_numbers_of_a_list_are_no_parameters(self) -> None:
+        for marks in (("1.", "2."), ("1)", "2)"), ("(1)", "(2)")):
+            calls = understand(f"{marks[0]} mnist\n{marks[1]} digits, 5 epochs, lr 1e-3").calls
+            assert [call.arguments for call in calls] == [
+                {"model_type": "mnist"},
+                {"model_type": "digits", "epochs": "5", "lr": "1e-3"},
+            ], marks
 
     @pytest.mark.parametrize(
         "text",
