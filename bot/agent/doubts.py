@@ -14,7 +14,7 @@ from typing import Final
 
 from bot.agent import reading, sayings, training, vocabulary
 from bot.agent.numbers import NUMBER, WORDS, value
-from bot.agent.reading import ABOVE, ANY_NAME, BELOW, FACTOR, FACTORS, NAMES, TOKEN, Found, blanked
+from bot.agent.reading import ABOVE, ANY_NAME, BELOW, FACTORS, NAMES, TOKEN, UPPER, Found, blanked
 
 # What may not be left over where a training is proposed: it would have changed it.
 _NUMERIC: Final = re.compile(
@@ -36,6 +36,11 @@ _BOUND: Final = re.compile(
     r"(?:or\s+(?:more|higher|longer|above)|and\s+(?:up|more|above)|minimum|at\s+(?:the\s+)?(?:very\s+)?least)\b",
     re.IGNORECASE,
 )
+_RANGE: Final = re.compile(rf"(?:{ANY_NAME}|seeds?)\s+(?P<range>from\s+{NUMBER}\s+to\s+{NUMBER})", re.IGNORECASE)
+_ONE_OR: Final = re.compile(rf"\bone\s+(?:or|to)\s+{NUMBER}", re.IGNORECASE)  # "one" alone may be a thing
+_CHANGES: Final = re.compile(
+    r"\b(?:raise|increase|change|bump|lower|reduce|decrease|switch|set|go|move)\b", re.IGNORECASE
+)
 _THOUSANDS: Final = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+")
 _VALUES_COUNTED: Final = re.compile(rf"{NUMBER}.*(?:seeds|rates|lrs|sizes|batches)", re.IGNORECASE | re.DOTALL)
 _ONE_EACH: Final = frozenset({"gpus", "nodes", "memory_gib", "max_runtime_minutes"})  # never several, one a training
@@ -43,10 +48,11 @@ _CORRECTS: Final = re.compile(
     r"\b(?:no|not|wait|actually|sorry|rather|oops|or|i mean|make (?:it|that))\b", re.IGNORECASE
 )
 _JOINS: Final = re.compile(r"&|\b(?:and|then|plus)\b", re.IGNORECASE)
+_LED: Final = re.compile(r"[,:]")  # "with lr 0.1, train mnist and …"
 _SHARED: Final = re.compile(r"\b(?:each|both|respectively)\b", re.IGNORECASE)
 _SOME_GPUS: Final = re.compile(
     r"\b(?:all|many|several|multiple|multi|both|some|few|more|every)[\s-]+(?:of\s+)?(?:the\s+)?gpus?\b"
-    r"|(?<!no )(?<!without )(?<!any )(?<!the )\bgpus\b"
+    r"|(?<!no )(?<!without )(?<!any )\bgpus\b"
     r"(?!\s*[:=]?\s*(?:on|off|yes|no|true|false|none|enabled|disabled)\b)",
     re.IGNORECASE,
 )
@@ -57,7 +63,11 @@ _WITHOUT_VALUE: Final = frozenset(
         *("per", "each", "every", "an", "a", "the", "its", "this", "that", "and", "or", "of"),
     )
 )
-_OTHER_DATA: Final = re.compile(r"\b(?:[ekq]mnist|fashion[\s_-]?mnist)\b", re.IGNORECASE)
+_OTHER_DATA: Final = re.compile(r"\b(?:[ekq]mnist|fashion[\s_-]?mnist|cifar[\s_-]?100|svhn)\b", re.IGNORECASE)
+_SOME_TEXT: Final = re.compile(
+    r"\bwikitext[\s_-]?103\b|\b(?:our|my|own|custom|internal)\s+(?:[a-z]+\s+)?(?:data(?:[\s-]?sets?)?|texts?|corpus)\b",
+    re.IGNORECASE,
+)
 
 
 def question(text: str, trainings: int, jobs: Collection[str]) -> str:
@@ -94,9 +104,11 @@ def _relative(text: str) -> str:
 def _bound(text: str) -> str:
     """ "at least 2 epochs": a number that the value may not have, or only among others."""
     for item in reading.pairs(text):
-        if item.name == "max_runtime_minutes" and not re.search(ABOVE, text[item.start : item.end], re.IGNORECASE):
+        words = re.sub(UPPER, "", text[item.start : item.end], flags=re.IGNORECASE)
+        if item.name == "max_runtime_minutes" and not re.search(ABOVE, words, re.IGNORECASE):
             text = blanked(text, item.start, item.end)
-    match = _BOUND.search(text)
+    text = re.sub(rf"\b(?:{UPPER})", lambda match: " " * len(match[0]), text, flags=re.IGNORECASE)
+    match = _BOUND.search(text) or _ONE_OR.search(text) or (None if _CHANGES.search(text) else _RANGE.search(text))
     return sayings.bound(match[0]) if match else ""
 
 
@@ -123,16 +135,17 @@ def _listed(text: str, items: list[Found]) -> bool:
 
 def _gpus(text: str) -> str:
     for item in reading.pairs(text):
-        if item.name == "gpus" and re.search(r"\d\s*,\s*\d", words := text[item.start : item.end]):
+        words = text[item.start : item.end]
+        if item.name == "gpus" and re.search(r"\d\s*,\s*\d|^gpu:\d", words, re.IGNORECASE):
             return sayings.which_gpus(words)
-    match = _SOME_GPUS.search(_rest(text))
+    match = _SOME_GPUS.search(reading.remainder(text))
     return sayings.how_many_gpus(match[0]) if match else ""
 
 
 def _thousands(text: str) -> str:
     """ "1.000" of what is counted is a thousand in half of the world, and one in the other."""
     for item in reading.pairs(text):
-        if item.name != "lr" and _THOUSANDS.fullmatch(str(item.value)):
+        if item.name != "lr" and _THOUSANDS.fullmatch(str(item.value)) and not re.match(r"[.,]\d", text[item.end :]):
             return sayings.thousands(str(item.value))
     return ""
 
@@ -155,7 +168,7 @@ def _unread(text: str, trainings: int, jobs: Collection[str]) -> str:
     spans += [match.span() for match in TOKEN.finditer(text) if match.lastgroup == "duration"]
     for start, end in spans:
         rest = blanked(rest, start, end)
-    rest = _rest(text, rest)
+    rest = reading.remainder(text, rest)
     if not (left := _NUMERIC.search(rest)):
         return ""
     whole = [match for match in re.finditer(NUMBER, rest, re.IGNORECASE) if match.start() <= left.start() < match.end()]
@@ -168,7 +181,7 @@ def _unread(text: str, trainings: int, jobs: Collection[str]) -> str:
 
 def _time(text: str) -> str:
     """A length of time that is not said to be the most: "in 90 min"."""
-    rest = _rest(text)
+    rest = reading.remainder(text)
     match = next((match for match in TOKEN.finditer(rest) if match.lastgroup == "duration"), None)
     return sayings.no_limit(match[0]) if match else ""
 
@@ -182,12 +195,16 @@ def _no_parameter(text: str) -> str:
 def _no_value(text: str) -> str:
     """A parameter without a number that was read: "III epochs", "a decent lr"."""
     given = {item.name for item in reading.parameters(text)}
-    rest = _rest(text)
+    rest = reading.remainder(text)
     for token in TOKEN.finditer(rest):
         before = re.findall(r"[^\s,;:]+", rest[: token.start()].rpartition("\n")[2])[-1:]
         if token.lastgroup in _NEEDS_VALUE - given and before and before[0].lower() not in _WITHOUT_VALUE:
-            return sayings.no_value(f"{before[0]} {token[0]}")
-    return ""
+            after = re.match(r"[ =:]*[^\s,;:.]*", text[token.end() :])
+            return sayings.no_value(f"{before[0]} {token[0]}{after[0] if after else ''}".strip())
+    for item in reading.sources(text):
+        rest = blanked(rest, item.start, item.end)
+    match = _SOME_TEXT.search(rest)
+    return sayings.no_value(match[0]) if match else ""
 
 
 def _whose(text: str) -> str:
@@ -196,13 +213,9 @@ def _whose(text: str) -> str:
     parts = set(training.parts(text))
     if match and (len(parts) > 1 or match[0].lower() == "respectively"):
         return sayings.whose(match[0])
+    ahead = text[: min((item.start for item in reading.recipes(text)), default=0)]
+    if len(parts) > 1 and (
+        led := _LED.search(ahead, max((item.end for item in reading.parameters(ahead)), default=len(ahead)))
+    ):
+        return sayings.whose(ahead[: led.start()].strip())
     return ""
-
-
-def _rest(text: str, rest: str | None = None) -> str:
-    """What is left of a text without its parameters and factors."""
-    rest = text if rest is None else rest
-    spans = [(item.start, item.end) for item in reading.pairs(text)]
-    for start, end in (*spans, *(match.span() for match in FACTOR.finditer(text))):
-        rest = blanked(rest, start, end)
-    return rest

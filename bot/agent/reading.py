@@ -21,7 +21,9 @@ NAMES: Final = {
     "max_runtime_minutes": r"max(?:imum|imal|\.)?[\s_-]*(?:run[\s_-]*)?(?:time|minutes)(?:[\s_-]*minutes)?"
     r"|time[\s_-]*limit"
     r"|time-?out",
-    "block_size": r"block[\s_-]*size|context(?:[\s_-]*(?:length|size))?|sequence[\s_-]*length",
+    "block_size": r"block[\s_-]*size|context(?:[\s_-]*(?:length|size))?|ctx"
+    r"|(?:max[\s_-]*)?seq(?:uence)?[\s_-]*len(?:gth)?"
+    r"|max[\s_-]*len(?:gth)?",
     "batch_size": r"(?:mini-?)?batch(?:es)?(?:[\s_-]*si[sz]e)?|bs",
     "lr": r"l(?:ea|e)rn(?:ing)?[\s_-]*rate?s?|lr|rate|step[\s_-]*size",
     "epochs": r"epo[a-z]*|eps?|passes",
@@ -38,7 +40,8 @@ TOKEN: Final = re.compile(
 )
 # Bounds: the upper one that may be reached is taken as the value, the others are none.
 UPPER: Final = (
-    r"at\s+(?:the\s+)?most|up\s+to|(?:no|not)\s+(?:more|longer|later)\s+than|max(?:imum)?(?:\s+of)?|within|<=|≤"
+    r"at\s+(?:the\s+)?most|up\s+to|max(?:imum)?(?:\s+of)?|within|<=|≤"
+    r"|(?:no|not|\w+n't)\s+(?:[a-z]+\s+){0,2}?(?:(?:more|longer|later)\s+than|exceed(?:ing)?)"
 )
 BELOW: Final = r"(?<!no )(?<!not )(?:(?:less|fewer|lower|smaller|shorter)\s+than|under|below)|<(?!=)"
 ABOVE: Final = (
@@ -56,6 +59,9 @@ _AFTER_NUMBER: Final = re.compile(
     r"\s*-?\s*(?:(?:full|per|a|in each|each|examples? per|samples? per|of)\s+)*", re.IGNORECASE
 )
 _TIMES: Final = re.compile(r"\s*[x×]\s*", re.IGNORECASE)  # "2x GPU"
+_NO_VALUE: Final = re.compile(
+    r"(?!\s?g(?:i?b|i)?\b)(?:[a-z]|\s+(?:[kmt]i?b|x|times|point)\b)", re.IGNORECASE
+)  # "lr 10x", "64M"
 _MORE: Final = re.compile(r"\s*(?:,|\band\b|&|,\s*and)\s*", re.IGNORECASE)
 _LAST_LR: Final = re.compile(r"\s+[\d.]+e-\d+\s*$", re.IGNORECASE)  # "1ep 5e-5"
 _DECIMAL: Final = re.compile(r"[^\s,]+,\d+(?:e[-+]?\d+)?|\d+,[^\s,]+", re.IGNORECASE)
@@ -72,12 +78,12 @@ _REFUSED: Final = re.compile(
 _WITHOUT_GPU: Final = re.compile(
     r"\b(?:no|without|minus|w/o|not? us(?:e|ing)|not on|off|disable[d]?|don'?t use|do not use)\s+(?:the\s+|a\s+"
     r"|any\s+)?gpus?\b"
-    r"|\bgpus?(?:[\s_-]*enabled)?\s*[:=]?\s*(?:off|disabled|false|no|none)\b"
+    r"|(?<![a-z])gpus?(?:[\s_-]*enabled)?\s*[:=]?\s*(?:off|disabled|false|no|none)\b"
     r"|(?<!not )(?<!not on )(?<!instead of )(?<!than )\bcpus?\b",
     re.IGNORECASE,
 )
-_WITH_GPU: Final = re.compile(r"\bgpus?\b|\bgraphics? cards?\b", re.IGNORECASE)
-_LIMIT: Final = r"limit\w*|cap(?:ped|s)?|dead-?line|time-?out|max\w*|run-?\s?time"
+_WITH_GPU: Final = re.compile(r"(?<![a-z])gpus?\b|\bgraphics? cards?\b", re.IGNORECASE)
+_LIMIT: Final = r"limit\w*|cap(?:ped|s)?|dead-?line|time-?out|max\w*|(?:run|wall)-?\s?(?:clock|time)"
 _TIME_BEFORE: Final = re.compile(
     rf"(?:\b(?:{_LIMIT}|stop\w*|kill\w*|finish\w*|done|for)\b|{UPPER}|{BELOW}|\bshorter\s+than)[\s:=]*"
     r"(?:(?:it|the|this|of|an?|to|at|is|be|in|after|about|around|run|job|training|time)\s+){0,4}~?\s*$",
@@ -97,10 +103,14 @@ FACTORS: Final = {"double": 2.0, "twice": 2.0, "2x": 2.0, "triple": 3.0, "half":
 
 ANY_NAME: Final = "|".join(NAMES[name] for name in ("block_size", "batch_size", "lr", "epochs", "gpus", "nodes"))
 _COMPARED: Final = r"(?:more|fewer|less|longer|higher|lower|bigger|larger|smaller|extra|additional)"
-_ADDED: Final = re.compile(rf"\badd(?:ing)?\s+{NUMBER}\s*\S*|\b(?:{ANY_NAME})\s+{_COMPARED}\b", re.IGNORECASE)
+_ADDED: Final = re.compile(
+    rf"\badd(?:ing)?\s+{NUMBER}\s*\S*|\banother\s+{NUMBER}[\s-]*(?:{ANY_NAME})\b|\b(?:{ANY_NAME})\s+{_COMPARED}\b",
+    re.IGNORECASE,
+)
 _COMPARISON: Final = re.compile(
     rf"\b(?:{_COMPARED}|increase|decrease|raise|reduce|bump(?: up)?)\s+(?:the\s+)?(?:{ANY_NAME})\b", re.IGNORECASE
 )
+_VAGUE: Final = re.compile(r"\b(?:longer|shorter|bigger|larger|smaller)\b(?!\s+than)", re.IGNORECASE)
 
 _SOURCE: Final = r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*"
 _DATASET: Final = re.compile(
@@ -111,7 +121,8 @@ _DATASET: Final = re.compile(
 _MODEL: Final = re.compile(rf"\bmodel(?:_name)?\s*(?:[:=]|named|called|is)?\s*(?P<a>{_SOURCE})", re.IGNORECASE)
 # Without "model" before it, only what looks like an id: "sshleifer/tiny-gpt2", not "w/o" or "train/val".
 _HUB_ID: Final = re.compile(
-    r"(?<![\w/])(?P<a>(?=[\w.-]*[a-z])[A-Za-z0-9][\w.-]+/(?=[\w.]*[-\d])[A-Za-z0-9][\w.-]+)", re.IGNORECASE
+    r"(?<![\w/])(?P<a>(?![\d.e+-]+/[\d.e+-]+(?![\w.]))(?=[\w.-]*[a-z])[A-Za-z0-9][\w.-]+/(?=[\w.]*[-\d])[A-Za-z0-9][\w.-]+)",
+    re.IGNORECASE,
 )
 
 # Words near a recipe's name that are not misspellings of it.
@@ -165,7 +176,8 @@ _BOLD: Final = re.compile(r"(?<!\w)\*+|\*+(?!\w)")
 
 
 _LIST_MARK: Final = re.compile(
-    r"(?:^|(?<=\n))[ \t]*\(?(?P<a>\d{1,2})[.)][ \t]+(?=\S)|(?<!\S)\(?(?P<b>\d{1,2})\)[ \t]+(?=\S)"
+    r"(?:^|(?<=\n))[ \t]*\(?(?P<a>\d{1,2})[.)][ \t]+(?=\S)|(?<!\S)\((?P<b>\d{1,2})\)[ \t]+(?!(?:and|or)\b)(?=[a-z])",
+    re.IGNORECASE,
 )
 
 
@@ -245,11 +257,18 @@ def relative(text: str) -> str:
     """Where a text changes a parameter by or from what it was, without the value that comes of it: "a higher lr"."""
     if match := _ADDED.search(text):
         return match[0]
-    rest = text
-    for start, end in (*((item.start, item.end) for item in pairs(text)), *(m.span() for m in FACTOR.finditer(text))):
-        rest = blanked(rest, start, end)
-    match = _COMPARISON.search(rest)
+    rest = remainder(text)
+    match = _COMPARISON.search(rest) or (_VAGUE.search(rest) if rest == text else None)
     return match[0] if match else ""
+
+
+def remainder(text: str, rest: str | None = None) -> str:
+    """What is left of a text without its parameters and factors."""
+    rest = text if rest is None else rest
+    spans = [(item.start, item.end) for item in pairs(text)]
+    for start, end in (*spans, *(match.span() for match in FACTOR.finditer(text))):
+        rest = blanked(rest, start, end)
+    return rest
 
 
 def blanked(text: str, start: int, end: int) -> str:
@@ -346,7 +365,7 @@ def _takes(text: str, name: re.Match[str], given: re.Match[str]) -> bool:
     gap = text[name.end() : given.start()]
     if given.lastgroup != "number" and (given.lastgroup, name.lastgroup) != ("duration", "max_runtime_minutes"):
         return False
-    if not _AFTER_NAME.fullmatch(gap):
+    if not _AFTER_NAME.fullmatch(gap) or (given.lastgroup == "number" and _NO_VALUE.match(text, given.end())):
         return False
     return name.lastgroup != "gpus" or "=" in gap or ":" in gap or name[0].lower().endswith("s")
 

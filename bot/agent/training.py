@@ -135,7 +135,7 @@ def parts(text: str) -> list[str]:
 def follow_up(text: str, earlier: Sequence[Request]) -> list[dict[str, Any]]:
     """The earlier trainings with what the text changes; nothing when the text speaks of something else."""
     again = vocabulary.AGAIN.search(text) is not None
-    change = reading.parameters(text) or reading.factors(text) or reading.sources(text)
+    change = reading.parameters(text) or reading.factors(text) or reading.sources(text) or reading.relative(text)
     if (
         not earlier
         or reading.recipes(text)

@@ -120,6 +120,10 @@ class TestNumbers:
     def test_numbers_of_parameters_are_no_references(self) -> None:
         assert reading.references("compare 1 and #2 with lr 3 from 2026-11-23 at 12:30, 95%") == ["1", "2"]
 
+    def test_numbers_in_parentheses_stay_references(self) -> None:
+        for text in ("results of (1) and (2)", "results of 1) and 2)"):
+            assert reading.references(reading.plain(text)) == ["1", "2"], text
+
     @pytest.mark.parametrize("word", ["fashion-mnist", "digital", "list", "minutes", "weights", "limits", "modest"])
     def test_words_near_a_recipe_are_none(self, word: str) -> None:
         assert reading.recipes(word) == []
@@ -168,6 +172,9 @@ class TestFollowUps:
             "same with a higher lr",
             "same with more epochs",
             "reduce lr by half",
+            "3 more epochs",
+            "another 3 epochs",
+            "same, just longer",
             "epochs 5 → 10",
         ],
     )
@@ -351,6 +358,7 @@ class TestAnswers:
             ("train mnist on 1x GPU", [{"gpus": "1"}]),
             ("train mnist on two GPUs", [{"gpus": 2}]),
             ("train mnist on 1 gpu instead of cpu", [{"gpus": "1"}]),
+            ("train mnist use_gpu=true", [{"gpus": 1}]),
             ("train mnist:\n1. 3 epochs\n2. lr 1e-3", [{"epochs": "3", "lr": "1e-3"}]),
             ("train\n1. mnist, 3 epochs\n2. mnist, 5 epochs", [{"epochs": "3"}, {"epochs": "5"}]),
         ],
@@ -366,6 +374,9 @@ class TestAnswers:
             ("max 2h 30m", 150),
             ("2:30 hours at most", 150),
             ("no longer than an hour and a half", 90),
+            ("it should not take longer than 45 minutes", 45),
+            ("don't exceed 1 hour", 60),
+            ("wall time 1h", 60),
             ("within one and a half hours", 90),
             ("in under 2 hours", 120),
             ("less than 2 hours", 120),
@@ -399,6 +410,21 @@ class TestAnswers:
             ("max 2 hours, max 30 minutes", "“max 2 hours” and “max 30 minutes”"),
             ("in 90 min", "“90 min”"),
             ("for III epochs", "“III epochs”"),
+            ("with lr=auto", "“with lr=auto”"),
+            ("with lr from 1e-4 to 1e-2", "“lr from 1e-4 to 1e-2”"),
+            ("with lr 1e-3/1e-4", "“1e-3/1e-4”"),
+            ("with lr zero point one", "“zero”"),
+            ("with batch 2x", "“2x”"),
+            ("lr=1e-3f", "“lr=1e-3f”"),
+            ("with memory 512 MB", "“512”"),
+            ("seed 1.234.567", "“1.234.567”"),
+            ("for one or two epochs", "“one or two”"),
+            ("for another 3 epochs", "“another 3 epochs”"),
+            ("for at most a few hours", "“few hours”"),
+            ("until convergence", "“until convergence”"),
+            ("with batch 64 per gpu", "“per gpu”"),
+            ("on gpu:1", "“gpu:1” says which GPUs"),
+            ("on our data", "“our data”"),
             ("for a few epochs", "“few epochs”"),
             ("with a decent lr", "“decent lr”"),
             ("with 3 seeds", "“3 seeds”"),
@@ -453,7 +479,7 @@ class TestAnswers:
         assert plan.calls == ()
         assert plan.say.startswith("Understood: nothing")
 
-    @pytest.mark.parametrize("name", ["emnist", "kmnist", "QMNIST", "fashion mnist", "Fashion-MNIST"])
+    @pytest.mark.parametrize("name", ["emnist", "kmnist", "QMNIST", "cifar-100", "fashion mnist", "Fashion-MNIST"])
     def test_a_data_set_near_a_recipe_is_none(self, name: str) -> None:
         plan = understand(f"train {name} for 3 epochs")
         assert plan.calls == ()
@@ -537,6 +563,10 @@ class TestUntrustedText:
             "i'd ",
             "-1 ",
             "mnist ",
+            "one hundred and ",
+            "2 hours and ",
+            "not 5 ",
+            "3 epochs ",
         ],
     )
     def test_no_text_takes_long(self, unit: str) -> None:
