@@ -103,7 +103,7 @@ NO_PARAMETER: Final = re.compile(
     r"|(?:lr[\s_-]*)?schedulers?|cosine|(?:b?fp?|tf|int)(?:8|16|32)|amp|(?:mixed|half|full)[\s_-]*precision"
     r"|(?:data[\s_-]*)?augment\w*|q?lora|hidden[\s_-]*(?:size|units)|layers|(?:num[\s_-]*)?workers|deepspeed|fsdp|ddp"
     r"|(?:\d+\s*x\s*)?(?:[abhv]\d{2,3}s?|[tl]4s?|l40s?|gh?200|rtx\s*\w+|tpus?)|per[\s-](?:gpu|device|node)"
-    r"|until\s+\w+|overnight(?!-)|as\s+long\s+as|convergence|priority|spot|preemptible|eod"
+    r"|until\s+\w+|as\s+long\s+as|convergence|spot|preemptible"
     r"|(?:few|several|some|many)\s+(?:minutes|hours|days)|for\s+(?:a\s+while|minutes|hours|days))\b",
     re.IGNORECASE,
 )
