@@ -11,11 +11,13 @@ import fcntl
 import importlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+import sqlalchemy as sa
 
 from bot.approvals.deciding import Deciding
 from bot.approvals.pricing import Pricing
@@ -234,13 +236,33 @@ def load_rates(path: Path) -> RateCard:
 
 @contextmanager
 def alone(settings: Settings) -> Iterator[None]:
-    """One bot at a time works on a home: a second would tell the same things. The kernel frees it, even on SIGKILL."""
-    path = settings.folder / "bot.lock"
+    """One bot at a time works on a home, and on a SQLite file: a second would tell the same things."""
+    with ExitStack() as locks:
+        locks.enter_context(_locked(settings.folder / "bot.lock", settings.folder, "SIGNALBOX_HOME"))
+        path = _database_file(settings)
+        if path is not None:
+            locks.enter_context(_locked(path.with_name(f"{path.name}.lock"), path, "DATABASE_URL"))
+        yield
+
+
+def _database_file(settings: Settings) -> Path | None:
+    """SQLite's; None where there is none, or an address that will be refused."""
+    try:
+        url = sa.make_url(settings.database)
+    except sa.exc.ArgumentError:
+        return None
+    named = settings.sqlite and url.database and not url.database.startswith((":memory:", "file:"))
+    return Path(url.database).absolute() if named and url.database else None
+
+
+@contextmanager
+def _locked(path: Path, what: Path, setting: str) -> Iterator[None]:
+    """The kernel frees it, even on SIGKILL."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle: TextIO = path.open("a+", encoding="utf-8")
     except OSError as error:
-        raise Misconfigured(f"SIGNALBOX_HOME: {path.parent} cannot be written ({error.strerror}).") from error
+        raise Misconfigured(f"{setting}: {path.parent} cannot be written ({error.strerror}).") from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -248,8 +270,7 @@ def alone(settings: Settings) -> Iterator[None]:
             handle.seek(0)
             other = handle.read().strip() or "unknown"
             raise Misconfigured(
-                f"Another Signalbox (process {other}) works on {path.parent}. "
-                "End it, or set SIGNALBOX_HOME to another folder."
+                f"Another Signalbox (process {other}) works on {what}. End it, or set {setting} to another."
             ) from error
         handle.truncate(0)
         handle.write(str(os.getpid()))

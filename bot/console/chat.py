@@ -7,6 +7,7 @@ restart answers what a crash cut off.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
@@ -28,6 +29,7 @@ from bot.console.notifier import CHANNEL, TEAM, TerminalNotifier
 from bot.core.errors import Refused, SignalboxError
 from bot.core.periods import parse_period
 from bot.core.proposal import ProposalState, Verdict
+from bot.inbox import Inbox
 from bot.store.store import Message
 from tools.crashpoints import crash
 from tools.engines.base import EngineUnavailable
@@ -58,6 +60,7 @@ class Chat:
 
     def __init__(self, app: App, assistant: Assistant, notifier: TerminalNotifier, console: Console) -> None:
         self._app = app
+        self._inbox = Inbox(app.store, again=False)
         self._assistant = assistant
         self._notifier = notifier
         self._console = console
@@ -82,9 +85,21 @@ class Chat:
 
     async def answer_left_over(self) -> None:
         """Answer what was recorded before a crash and never answered."""
-        for message in await self._app.store.unanswered(TEAM):
-            self._notifier.say(f"Picking up what {message.user} said before: {message.text[:200]}")
-            await self._guarded("agent", lambda message=message: self._answer(message))  # type: ignore[misc]
+        for message in await self._inbox.take_up(TEAM):
+            await self._pick_up(message, status=True)
+
+    async def watch(self) -> None:
+        """Answer what a chat that was killed left behind, when its lease is over."""
+        async with asyncio.TaskGroup() as turns:
+            await self._inbox.watch(TEAM, lambda message: turns.create_task(self._pick_up(message, status=False)))
+
+    async def leave(self) -> None:
+        """What is not answered may be by others."""
+        await self._inbox.release()
+
+    async def _pick_up(self, message: Message, *, status: bool) -> None:
+        self._notifier.say(f"Picking up what {message.user} said before: {message.text[:200]}")
+        await self._guarded("agent", lambda: self._answer(message, status=status))
 
     async def handle(self, line: str) -> None:
         """One line. Errors become sentences; nothing is raised."""
@@ -124,16 +139,18 @@ class Chat:
         event_id = f"{self._session}-{self._count}"
         message = Message(team=TEAM, event_id=event_id, channel=CHANNEL, thread=THREAD, user=self.user, text=text)
         await self._app.store.receive(message)
-        await self._answer(message)
+        await self._answer(message, status=True)
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, message: Message, *, status: bool) -> None:
         crash("inbox.received")
-        with self._console.status("thinking…") if self._console.is_terminal else nullcontext():
-            said = await self._assistant.answer(message.text, caller := message.caller())
-        self._notifier.say(said)
-        self.failed -= {tool for tool, good in caller.outcomes.items() if good}
-        self.failed |= {tool for tool, good in caller.outcomes.items() if not good}
-        await self._app.store.answered(message.team, message.event_id)
+        async with self._inbox.held(message) as answered:
+            with self._console.status("thinking…") if status and self._console.is_terminal else nullcontext():
+                said = await self._assistant.answer(message.text, caller := message.caller())
+            self._notifier.say(said)
+            answered()
+            self.failed -= {tool for tool, good in caller.outcomes.items() if good}
+            self.failed |= {tool for tool, good in caller.outcomes.items() if not good}
+            await self._app.store.answered(message.team, message.event_id)
 
     # -- commands -------------------------------------------------------------------------------------------------
 

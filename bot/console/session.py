@@ -75,20 +75,25 @@ async def open_session(settings: Settings, *, lines: bool) -> AsyncIterator[Sess
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     with alone(settings):
         async with opened(settings) as app, app.assistant() as assistant:
+            if settings.sqlite:
+                await app.store.write(lambda writing: writing.end_leases())
             notifier = _notifier(app, console, lines=lines)
             chat = Chat(app, assistant, notifier, console)
             reconciler = app.reconciler(notifier)
             clock = digests.DigestClock(app.store, TEAM, CHANNEL, settings.zone, settings.digest_hour)
-            task = asyncio.create_task(reconciler.run(), name="reconciler")
+            beside = [asyncio.create_task(reconciler.run(), name="reconciler")]
             clock.start()
             try:
                 await chat.answer_left_over()
                 await chat.show_pending()
+                beside.append(asyncio.create_task(chat.watch(), name="inbox"))
                 yield Session(app, chat, notifier, reconciler)
             finally:
                 clock.stop()
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                for one in beside:
+                    one.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                await chat.leave()
 
 
 def _notifier(app: App, console: Console, *, lines: bool) -> TerminalNotifier:

@@ -1,8 +1,8 @@
 """What people say to the bot in Slack, and its answers: recorded first, then answered in a task of its own.
 
-A message is in the inbox before Slack is acknowledged, so a restart answers what a crash cut off. Turns of one thread
-follow each other (the assistant sees to that), turns of many threads run at once. A turn that fails goes on later where
-it was. What Slack cannot do (streams, status) is done without, with one line in the log.
+A message is in the inbox before Slack is acknowledged, so a restart, or another replica, answers what a crash cut off.
+Turns of one thread follow each other (the assistant sees to that), turns of many threads run at once. A turn that fails
+goes on later where it was. What Slack cannot do (streams, status) is done without, with one line in the log.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bot.core.errors import SignalboxError
+from bot.inbox import Inbox, Lost
 from bot.slack import text
 from bot.slack.connection import NO_ANSWER, into
 from bot.slack.stream import Stream
@@ -52,6 +53,7 @@ class Conversation:
 
     def __init__(self, store: Store, client: AsyncWebClient, answers: asyncio.Future[Answers], told: Told) -> None:
         self._store = store
+        self._inbox = Inbox(store)
         self._client = client
         self._answers = answers
         self._told = told
@@ -59,9 +61,12 @@ class Conversation:
         self._turns: dict[tuple[str, str], dict[asyncio.Task[None], Message]] = {}
         self._idling: set[asyncio.Task[Any] | None] = set()
         self._without: set[str] = set()
+        self._closing = False
 
     def begin(self, message: Message) -> None:
         """Answer it, in a task that `stop` and `close` know."""
+        if self._closing:
+            return  # it is released with what is cut off
         key = (message.channel, message.thread)
         task = asyncio.create_task(self._turn(message), name=f"turn {message.event_id}")
         self._turns.setdefault(key, {})[task] = message
@@ -73,16 +78,15 @@ class Conversation:
         if not turns:
             self._turns.pop(key, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a turn failed for good; its message stays in the inbox until the next start", exc_info=error)
+            log.error("a turn failed for good; its message is taken up again when its lease is over", exc_info=error)
 
     def without_agent(self) -> None:
         """The agent could not be opened: who waits for it is told so."""
         self._lacking.set_result(None)
 
-    async def answer_left_over(self, team: str) -> None:
-        """Begin what was recorded before a crash and never answered."""
-        for message in await self._store.unanswered(team):
-            self.begin(message)
+    async def watch(self, team: str) -> None:
+        """Begin what was recorded before a crash and is answered by nobody, here or in another replica."""
+        await self._inbox.watch(team, self.begin)
 
     async def stop(self, channel: str, thread: str) -> bool:
         """The person pressed Stop: end the turns of this thread. What they had proposed already stays proposed."""
@@ -95,7 +99,8 @@ class Conversation:
         return bool(turns)
 
     async def close(self, seconds: float) -> None:
-        """Let running turns end; what does not, or only waits, is answered by the next start."""
+        """Let running turns end; what does not, or only waits, is left to another replica or the next start."""
+        self._closing = True
         for task in self._idling:
             if task is not None:
                 task.cancel()
@@ -105,8 +110,20 @@ class Conversation:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._inbox.release()
 
     async def _turn(self, message: Message) -> None:
+        try:
+            async with self._inbox.held(message) as answered:
+                await self._answer(message)
+                answered()
+                await self._until_done(lambda: self._store.answered(message.team, message.event_id))
+        except Lost:
+            log.warning("%s is left to another process", message.event_id)
+        else:
+            self._told()
+
+    async def _answer(self, message: Message) -> None:
         await self.optional(
             "assistant.threads.setStatus", channel_id=message.channel, thread_ts=message.thread, status=THINKING
         )
@@ -121,8 +138,6 @@ class Conversation:
             if error.response.get("error") not in GONE:
                 raise
             log.warning("%s could not be answered (%s)", message.event_id, error.response.get("error"))
-        await self._until_done(lambda: self._store.answered(message.team, message.event_id))
-        self._told()
 
     async def _until_done(self, part: Callable[[], Awaitable[T]]) -> T:
         """A part of a turn; again if it fails, later each time, unless nothing can come of it."""

@@ -69,6 +69,8 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
             stack.enter_context(alone(settings))
         policies = PolicyFile(settings.policy_file)
         app = await stack.enter_async_context(opened(settings, policies=policies))
+        if settings.sqlite:
+            await app.store.write(lambda writing: writing.end_leases())
         client = web_client(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
         team, bot_user = await _who(client)
         answers: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
@@ -77,6 +79,7 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
         warming = asyncio.create_task(_warm(app, stack, answers, room.conversation), name="warm the agent")
         stack.push_async_callback(_ended, warming)
         stack.push_async_callback(room.hands.close)  # after the connections: a last click is answered too
+        stack.push_async_callback(room.conversation.close, 0.0)  # what came after the other close is left to others
         await _connected(settings, room, stack)
         reconciler = asyncio.create_task(app.reconciler(room.notifier).run(), name="reconciler")
         stack.push_async_callback(_ended, reconciler)
@@ -84,10 +87,11 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
             clock = digests.DigestClock(app.store, team, settings.digest_channel, settings.zone, settings.digest_hour)
             clock.start()
             stack.callback(clock.stop)
-        await room.conversation.answer_left_over(team)
+        watching = asyncio.create_task(room.conversation.watch(team), name="inbox")
         try:
             yield app
         finally:
+            await _ended(watching)
             await room.conversation.close(GOODBYE_SECONDS)
 
 

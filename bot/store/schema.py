@@ -173,6 +173,9 @@ inbox = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("received_at", Instant, nullable=False),
     sa.Column("answered_at", Instant),
+    sa.Column("claimed_by", Id),  # the process that answers it
+    sa.Column("claimed_until", Instant),
+    sa.Index("ix_inbox_answered", "answered_at", "team"),
 )
 
 outbox = sa.Table(

@@ -6,6 +6,7 @@ Reads for people take team and channel, so that nobody reads across them; reads 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -39,7 +40,7 @@ from bot.store.reading import (
     read_proposals,
 )
 from bot.store.spending import Spending, Spent
-from bot.store.writing import Notice, Writing
+from bot.store.writing import Notice, Writing, nobodys
 from tools.cost import Estimate, Interval, PastRun
 from tools.desk import Caller
 from tools.progress import Progress
@@ -115,6 +116,7 @@ class Store:
     def __init__(self, database: Database, clock: Callable[[], datetime] | None = None) -> None:
         self.database = database
         self._clock = clock
+        self._holder = uuid.uuid4().hex  # this process, in the leases of messages
 
     async def now(self) -> datetime:
         """The database's clock, which alone decides what has expired."""
@@ -381,9 +383,9 @@ class Store:
     # -- inbox and outbox -------------------------------------------------------------------------------------
 
     async def receive(self, message: Message) -> bool:
-        """Record what a person said, before it is acknowledged. False: it was here already."""
+        """Record what a person said, for us to answer, before it is acknowledged. False: it was here already."""
         try:
-            await self.write(lambda writing: writing.receive(asdict(message)))
+            await self.write(lambda writing: writing.receive(asdict(message), self._holder))
         except IntegrityError:
             return False
         return True
@@ -394,10 +396,30 @@ class Store:
 
     async def unanswered(self, team: str) -> list[Message]:
         """What was recorded and never answered, oldest first."""
+        return await self._messages(team, schema.inbox.c.answered_at.is_(None))
+
+    async def take_up(self, team: str, *, apart_from: Collection[Message] = ()) -> list[Message]:
+        """What is not answered and held by nobody, oldest first: from now on by us."""
+        found = [one for one in await self._messages(team, nobodys(await self.now())) if one not in apart_from]
+        if not found:
+            return []
+
+        def claim(writing: Writing) -> list[Message]:
+            return [one for one in found if writing.claim_message(team, one.event_id, self._holder)]
+
+        return await self.write(claim)
+
+    async def renew(self, message: Message) -> bool:
+        """Hold it on. False: it is not ours any more."""
+        return await self.write(lambda writing: writing.renew(message.team, message.event_id, self._holder))
+
+    async def release_messages(self) -> None:
+        """Hold none any more."""
+        await self.write(lambda writing: writing.release_messages(self._holder))
+
+    async def _messages(self, team: str, *where: sa.ColumnElement[bool]) -> list[Message]:
         table = schema.inbox
-        query = (
-            sa.select(table).where(table.c.team == team, table.c.answered_at.is_(None)).order_by(table.c.received_at)
-        )
+        query = sa.select(table).where(table.c.team == team, *where).order_by(table.c.received_at)
         rows = await self.database.read(lambda connection: connection.execute(query).all())
         names = Message.__dataclass_fields__
         return [Message(**{name: getattr(row, name) for name in names}) for row in rows]

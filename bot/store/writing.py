@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +27,8 @@ from bot.store.spending import Spending
 from tools.progress import Progress
 
 EVER = datetime(1, 1, 2, tzinfo=UTC)  # before every moment
+LEASE = timedelta(seconds=20)  # on a message, renewed while it is being answered
+UNLEASED = timedelta(minutes=2)  # for an answer by a replica of an earlier version, which took no lease
 
 
 def _swap_of(key: sa.Column[Any], *compared: sa.Column[Any]) -> sa.Update:
@@ -41,6 +43,13 @@ SWAP_PROPOSAL = _swap_of(_proposal.id, _proposal.version, _proposal.state, _prop
     _proposal.expires_at > sa.bindparam("is_before")
 )
 SWAP_JOB = _swap_of(_job.proposal_id, _job.version, _job.phase)
+
+
+def nobodys(now: datetime) -> sa.ColumnElement[bool]:
+    """Messages that are not answered, by anybody who holds them."""
+    table = schema.inbox.c
+    unleased = table.claimed_until.is_(None) & (table.received_at <= now - UNLEASED)
+    return table.answered_at.is_(None) & ((table.claimed_until <= now) | unleased)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,15 +193,43 @@ class Writing:
         else:
             self._insert(schema.outbox, notice)
 
-    def receive(self, message: Mapping[str, object]) -> None:
-        """Record what a person said; `IntegrityError` if it was here already."""
-        self._insert(schema.inbox, {**message, "received_at": self.now})
+    def receive(self, message: Mapping[str, object], holder: str) -> None:
+        """Record what a person said, for its holder to answer; `IntegrityError` if it was here already."""
+        lease = {"claimed_by": holder, "claimed_until": self.now + LEASE}
+        self._insert(schema.inbox, {**message, "received_at": self.now, **lease})
 
     def answered(self, team: str, event_id: str) -> None:
         """The person has their answer."""
         table = schema.inbox
         same = (table.c.team == team) & (table.c.event_id == event_id)
         self.connection.execute(sa.update(table).where(same).values(answered_at=self.now))
+
+    def claim_message(self, team: str, event_id: str, holder: str) -> bool:
+        """The lease to answer it. False: somebody has it, or it is answered."""
+        table = schema.inbox
+        free = (table.c.team == team) & (table.c.event_id == event_id) & nobodys(self.now)
+        lease = {"claimed_by": holder, "claimed_until": self.now + LEASE}
+        return bool(self.connection.execute(sa.update(table).where(free).values(lease)).rowcount)
+
+    def renew(self, team: str, event_id: str, holder: str) -> bool:
+        """Hold it for a whole lease again. False: somebody else has it, or it is answered."""
+        table = schema.inbox
+        held = (table.c.team == team) & (table.c.event_id == event_id)
+        held &= (table.c.claimed_by == holder) & table.c.answered_at.is_(None)
+        result = self.connection.execute(sa.update(table).where(held).values(claimed_until=self.now + LEASE))
+        return bool(result.rowcount)
+
+    def release_messages(self, holder: str) -> None:
+        """The holder answers nothing any more."""
+        table = schema.inbox
+        held = (table.c.claimed_by == holder) & table.c.answered_at.is_(None)
+        self.connection.execute(sa.update(table).where(held).values(claimed_by=None, claimed_until=self.now))
+
+    def end_leases(self) -> None:
+        """Whoever answered a message or posted a card is no more: only for a process that nobody works beside."""
+        inbox, card = schema.inbox, schema.card
+        for table, is_open in ((inbox, inbox.c.answered_at.is_(None)), (card, card.c.message.is_(None))):
+            self.connection.execute(sa.update(table).where(is_open).values(claimed_until=self.now))
 
     def claim_notice(self, notice: Notice, until: datetime) -> bool:
         """Keep other replicas from delivering it until then. False: one of them has it, or it is delivered."""

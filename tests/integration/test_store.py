@@ -507,6 +507,57 @@ async def test_what_people_said_is_kept_once_until_it_is_answered(url: str) -> N
         assert await bot.store.unanswered(TEAM) == []
 
 
+async def test_a_message_is_held_by_one_until_its_lease_is_over(url: str) -> None:
+    world = World(url=url)
+    said = Message(team=TEAM, event_id="e", channel=CHANNEL, thread="t", user="rae", text="train digits")
+    async with world.bot() as first, world.bot() as second, world.bot() as third:
+        await first.store.receive(said)
+        world.clock.forward(seconds=15)
+        assert await second.store.take_up(TEAM) == []
+        assert await first.store.renew(said)
+        world.clock.forward(seconds=15)
+        assert await second.store.take_up(TEAM) == []
+        world.clock.forward(seconds=15)
+        taken = await race(*[one.store.take_up(TEAM) for one in (second, third, first)])
+        assert sorted(map(str, taken)) == sorted(map(str, [[], [], [said]]))
+        kept = await race(*[one.store.renew(said) for one in (second, third, first)])
+        assert kept == [bool(one) for one in taken]
+        for one in (first, second, third):
+            await one.store.release_messages()
+        assert await second.store.take_up(TEAM) == [said]
+        await first.store.answered(TEAM, "e")
+        assert not await second.store.renew(said), "whoever answered it last"
+        world.clock.forward(hours=1)
+        assert await third.store.take_up(TEAM) == []
+
+
+async def test_a_replica_of_an_earlier_version_gets_time_to_answer(url: str) -> None:
+    """In a rolling upgrade: it writes messages without a lease. What was left over from before is anybody's."""
+    world = World(url=url)
+    said = Message(team=TEAM, event_id="e", channel=CHANNEL, thread="t", user="rae", text="train digits")
+    async with world.bot() as bot:
+        await bot.store.receive(said)
+        unleased = sa.update(schema.inbox).values(claimed_by=None, claimed_until=None)
+        await bot.store.database.write(lambda connection: connection.execute(unleased))
+        assert await bot.store.take_up(TEAM) == []
+        world.clock.forward(minutes=3)
+        assert await bot.store.take_up(TEAM) == [said]
+
+
+async def test_who_is_alone_need_not_wait_for_the_leases_of_its_own_death(url: str) -> None:
+    world = World(url=url)
+    said = Message(team=TEAM, event_id="e", channel=CHANNEL, thread="t", user="rae", text="train digits")
+    async with world.bot() as killed:
+        proposal = await killed.propose()
+        await killed.store.receive(said)
+        assert await killed.store.write(lambda w: w.claim_card(proposal.id, w.now + timedelta(minutes=1)))
+    async with world.bot() as bot:
+        assert await bot.store.take_up(TEAM) == []
+        await bot.store.write(lambda writing: writing.end_leases())
+        assert await bot.store.take_up(TEAM) == [said]
+        assert await bot.store.write(lambda w: w.claim_card(proposal.id, w.now + timedelta(minutes=1)))
+
+
 async def test_a_digest_is_claimed_once_by_many(url: str) -> None:
     async with World(url=url).bot() as bot:
 

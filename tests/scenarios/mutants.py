@@ -22,6 +22,7 @@ CRASH = "tests/scenarios/test_crashes.py"
 STORE = "tests/integration/test_store.py"
 TRAINJOB = "tests/integration/test_kubernetes_trainjob.py"
 OFFERS = "tests/integration/test_kubernetes_offers.py"
+INBOX = "tests/integration/test_inbox.py"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,21 @@ MUTANTS = (
         "if any(other.checkpoint_of == job.checkpoint_of for other in held):",
         "if False:",
         (f"{STORE}::test_two_replicas_permit_as_one_would",),
+    ),
+    Mutant(
+        "a message is taken from whoever answers it",
+        "bot/store/writing.py",
+        "return table.answered_at.is_(None) & ((table.claimed_until <= now) | unleased)",
+        "return table.answered_at.is_(None)",
+        (STORE, INBOX),
+        each=True,
+    ),
+    Mutant(
+        "a turn goes on though its message was taken",
+        "bot/inbox.py",
+        "fence.reschedule(asked + SURE_SECONDS if ours else asked)",
+        "pass",
+        (INBOX,),
     ),
     Mutant(
         "an event does not follow from the one before",

@@ -182,6 +182,15 @@ def test_a_second_bot_is_refused_with_the_first_ones_pid(tmp_path: Path) -> None
             time.sleep(0.05)
         second = chat(tmp_path, program, [])
         assert second.returncode == 2 and f"process {holder.pid}" in second.stderr
+        elsewhere = environment(tmp_path, program) | {
+            "SIGNALBOX_HOME": str(tmp_path / "another home"),
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'home' / 'signalbox.db'}",
+        }
+        command = [sys.executable, "-m", "bot", "chat"]
+        third = subprocess.run(
+            command, input="", env=elsewhere, cwd=SOURCE, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert third.returncode == 2 and f"process {holder.pid}" in third.stderr and "signalbox.db" in third.stderr
     finally:
         holder.communicate("", timeout=60)
 

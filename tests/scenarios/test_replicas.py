@@ -19,7 +19,9 @@ import psutil
 import psycopg
 import pytest
 
+from bot.store.writing import LEASE
 from tests.fakes import trainer
+from tests.fakes.openai_server import KEY, OpenAIServer, Reply, says
 from tests.fakes.slack import Delivery, Message, SlackServer
 from tests.scenarios.test_slack import bot
 
@@ -27,6 +29,7 @@ PROPOSALS = int(os.environ.get("SIGNALBOX_TEST_PROPOSALS", "40"))
 PEOPLE = 20  # who ask
 WARM_SECONDS = 8  # until both have imported MLflow, which on two cores shared by three processes slows all else down
 CARDS_AT_ONCE = 8  # that two approvers press within the same moment
+AGAIN = LEASE.total_seconds() + 15  # seconds until a killed bot's message is answered, on two slow cores
 WAIT = 30 + 0.6 * PROPOSALS  # seconds, for each phase, on two slow cores
 POLICY = """
 approvers: [U1, U2]
@@ -171,6 +174,65 @@ async def test_two_replicas_share_every_proposal(tmp_path: Path, database: str) 
     figures["starts"] = len(starts)
     assert len(starts) == len(set(starts)), "a training was started twice"
     print("\n", PROPOSALS, "proposals:", figures)
+
+
+async def test_a_slow_answer_is_given_by_one_and_after_its_death_by_the_other(tmp_path: Path, database: str) -> None:
+    program, _ = trainer.install(tmp_path)
+    never = asyncio.Event()
+    replies = [Reply(text="too late", gate=never), says("Here I am.")]
+    async with OpenAIServer(replies) as model, SlackServer(rates=60) as slack:
+        more = {"DATABASE_URL": database, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": model.url}
+        async with bot(slack, tmp_path, program, killed=True, **more) as first:
+            asked = await slack.user("U1").mention("C1", "tell me about trains")
+            await slack.until(lambda: model.requests, 30, "the turn's beginning")
+            async with bot(slack, tmp_path, program, **more):
+                await asyncio.sleep(LEASE.total_seconds() + 10)
+                assert len(model.requests) == 1, "both answer"
+                first.kill()
+                await slack.message("C1", containing="Here I am.", thread_ts=asked.ts, timeout=AGAIN)
+                await asyncio.sleep(10)
+                assert len(model.requests) == 2
+                assert await one(database, "SELECT count(*) FROM inbox WHERE answered_at IS NULL") == 0
+        never.set()
+
+
+async def test_a_message_is_let_go_of_by_a_replica_that_leaves(tmp_path: Path, database: str) -> None:
+    """As in a rolling upgrade: the other need not wait for a lease."""
+    program, _ = trainer.install(tmp_path)
+    never = asyncio.Event()
+    replies = [Reply(text="too late", gate=never), says("Here I am.")]
+    async with OpenAIServer(replies) as model, SlackServer(rates=60) as slack:
+        more = {"DATABASE_URL": database, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": model.url}
+        async with bot(slack, tmp_path, program, **more):
+            asked = await slack.user("U1").mention("C1", "tell me about trains")
+            await slack.until(lambda: model.requests, 30, "the turn's beginning")
+        async with bot(slack, tmp_path, program, **more):
+            await slack.message("C1", containing="Here I am.", thread_ts=asked.ts, timeout=LEASE.total_seconds() / 2)
+        never.set()
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+async def test_a_killed_bot_that_is_started_again_answers_what_it_had_begun(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """One on a SQLite file at once; with PostgreSQL there could be another that answers, so the lease ends first."""
+    program, _ = trainer.install(tmp_path)
+    never = asyncio.Event()
+    replies = [Reply(text="too late", gate=never), says("Here I am.")]
+    async with OpenAIServer(replies) as model, SlackServer(rates=60) as slack:
+        more = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": model.url}
+        if where == "postgresql":
+            more["DATABASE_URL"] = request.getfixturevalue("database")
+        async with bot(slack, tmp_path, program, killed=True, **more) as process:
+            asked = await slack.user("U1").mention("C1", "tell me about trains")
+            await slack.until(lambda: model.requests, 30, "the turn's beginning")
+            await asyncio.sleep(LEASE.total_seconds() / 2)
+            process.kill()
+        async with bot(slack, tmp_path, program, **more):
+            wait = AGAIN if where == "postgresql" else LEASE.total_seconds() / 2
+            await slack.message("C1", containing="Here I am.", thread_ts=asked.ts, timeout=wait)
+            assert len(model.requests) == 2
+        never.set()
 
 
 async def pressed(slack: SlackServer, waiting: list[Message]) -> list[Delivery]:
