@@ -33,14 +33,13 @@ class Lost(SignalboxError):
 
 
 class Inbox:
-    """`again`: whether a turn that failed here may be begun here once more."""
+    """What this process answers. A turn that failed here is not begun here once more: others may, or the next start."""
 
-    def __init__(self, store: Store, *, again: bool = True) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._again = again
         self._alone = store.database.sqlite
         self._ours: set[Message] = set()  # what is being answered here
-        self._left: set[Message] = set()  # what failed here and is not begun here again
+        self._left: set[Message] = set()  # what failed here
 
     async def watch(self, team: str, begin: Callable[[Message], object]) -> None:
         """Begin what nobody answers, now and whenever there is something, until cancelled."""
@@ -81,8 +80,7 @@ class Inbox:
         except Exception as error:
             if isinstance(error, Lost) or fence.expired():
                 raise Lost from None
-            if not self._again:
-                self._left.add(message)
+            self._left.add(message)
             raise
         finally:
             self._ours.discard(message)

@@ -60,7 +60,7 @@ class Chat:
 
     def __init__(self, app: App, assistant: Assistant, notifier: TerminalNotifier, console: Console) -> None:
         self._app = app
-        self._inbox = Inbox(app.store, again=False)
+        self._inbox = Inbox(app.store)
         self._assistant = assistant
         self._notifier = notifier
         self._console = console

@@ -78,7 +78,7 @@ class Conversation:
         if not turns:
             self._turns.pop(key, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a turn failed for good; its message is taken up again when its lease is over", exc_info=error)
+            log.error("a turn failed for good; it is left to another replica or the next start", exc_info=error)
 
     def without_agent(self) -> None:
         """The agent could not be opened: who waits for it is told so."""

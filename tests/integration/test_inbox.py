@@ -46,7 +46,7 @@ async def test_a_turn_whose_message_another_took_ends(url: str) -> None:
 async def test_what_is_being_answered_here_or_failed_here_is_not_taken_up_here(url: str) -> None:
     world = World(url=url)
     async with world.bot() as bot:
-        inbox = Inbox(bot.store, again=False)
+        inbox = Inbox(bot.store)
         await bot.store.receive(SAID)
         with pytest.raises(ZeroDivisionError):
             async with inbox.held(SAID):

@@ -538,7 +538,7 @@ async def test_a_replica_of_an_earlier_version_gets_time_to_answer(url: str) -> 
     async with world.bot() as bot:
         await bot.store.receive(said)
         unleased = sa.update(schema.inbox).values(claimed_by=None, claimed_until=None)
-        await bot.store.database.write(lambda connection: connection.execute(unleased))
+        await bot.store.database.write(lambda commit: commit.connection.execute(unleased))
         assert await bot.store.take_up(TEAM) == []
         world.clock.forward(minutes=3)
         assert await bot.store.take_up(TEAM) == [said]
