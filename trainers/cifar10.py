@@ -183,7 +183,8 @@ def train(run: Run) -> None:
     network = together(model, ranks)
     optimizer = AdamW(model, BETAS, WEIGHT_DECAY)
     steps = run.steps(len(data.labels))
-    with run.training(samples=len(data.labels), device=device, parts={"model": model, "optimizer": optimizer}):
+    parts, sources = {"model": model, "optimizer": optimizer}, {"the training data": (data.images, data.labels)}
+    with run.training(samples=len(data.labels), device=device, parts=parts, sources=sources):
         for _ in run.epochs():
             model.train()
             for batch in run.batches():

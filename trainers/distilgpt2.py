@@ -106,7 +106,7 @@ class Training:
         import torch
 
         from trainers.causal_loss import CausalLoss
-        from trainers.causal_model import add_adapters, computes_in_half, load_model
+        from trainers.causal_model import add_adapters, compute_activations_twice, computes_in_half, load_model
 
         self.run, self.args, self.ranks = run, args, run.ranks
         self.device = torch_device(args.device, run.ranks)
@@ -116,9 +116,9 @@ class Training:
         self.model.to(self.device)
         self.loss = CausalLoss(self.model, half=computes_in_half(args.precision, self.device))
         if args.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            compute_activations_twice(self.model, args.model)
         if args.lora_rank:
-            self.model = add_adapters(self.model, args.lora_rank)
+            self.model = add_adapters(self.model, args.model, args.lora_rank)
         self.parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
         kinds = [[w for w in self.parameters if (w.ndim > 1) is matrix] for matrix in (True, False)]
         groups: list[dict[str, Any]] = [{"params": kinds[0]}, {"params": kinds[1], "weight_decay": 0.0}]
@@ -135,6 +135,13 @@ class Training:
         from trainers.causal_model import Trained
 
         return {"model": Trained(self.model), "optimizer": self.optimizer, "schedule": self.schedule}
+
+    @property
+    def sources(self) -> dict[str, list[torch.Tensor]]:
+        """What a checkpoint builds on and does not hold."""
+        from trainers.causal_model import frozen_sample
+
+        return {"the training data": [self.blocks.train], "the model's frozen weights": frozen_sample(self.model)}
 
     def step(self, batch: torch.Tensor) -> torch.Tensor:
         """Train on those blocks of the training data: their mean loss in nats a token."""
@@ -233,7 +240,8 @@ def train(run: Run) -> None:
     # Read when torch is imported: pages of 2 MB for large tensors, without which a CPU spends half its time on faults.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     training = Training(run)
-    with run.training(samples=len(training.blocks.train), device=training.device, parts=training.parts) as position:
+    samples, parts, sources = len(training.blocks.train), training.parts, training.sources
+    with run.training(samples=samples, device=training.device, parts=parts, sources=sources) as position:
         if not position.history:
             run.evaluated(0, training.evaluate())
         for epoch in run.epochs():

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from trainers.memory import advice, is_out_of_memory
-from trainers.ranks import Ranks
+from trainers.ranks import Ranks, tell_launcher
 from trainers.reporting import ExitCode, Interrupted, TrainerError, error, note, one_line
 from trainers.run import Interruption, Run
 
@@ -27,8 +27,9 @@ def main(name: str, parse: Callable[[], argparse.Namespace], train: Callable[[Ru
     # cores, that is what the time goes into: on two busy cores 10 to 60 times fewer images a second.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded
     run: Run | None = None
+    interruption = Interruption()
     try:
-        interruption = Interruption()
+        interruption.listen()
         args, ranks = parse(), Ranks.from_environment()
         ranks.silence(args)
         run = Run(name, args, interruption, ranks)
@@ -37,11 +38,16 @@ def main(name: str, parse: Callable[[], argparse.Namespace], train: Callable[[Ru
         run.finished()
         code = ExitCode.OK
     except (Exception, Interrupted) as problem:
+        interruption.settle()
+        by_itself = not interruption.arrived
         code = _failed(problem, run)
-        if code not in (ExitCode.INTERRUPTED, ExitCode.BAD_INPUT) and run is not None and run.checkpoint.exists():
+        if by_itself:
+            tell_launcher(code)
+        if code not in (ExitCode.INTERRUPTED, ExitCode.BAD_INPUT) and run is not None and run.resumable:
             note(f"The checkpoint that was written before is kept: {run.checkpoint}.")
     if run is not None:
-        run.tracker.close({ExitCode.OK: "FINISHED", ExitCode.INTERRUPTED: "KILLED"}.get(code, "FAILED"))
+        status = {ExitCode.OK: "FINISHED", ExitCode.INTERRUPTED: "KILLED"}.get(code, "FAILED")
+        run.tracker.close(status, hurried=lambda: interruption.arrived)
     Interruption.over()
     sys.exit(code)
 
@@ -49,7 +55,7 @@ def main(name: str, parse: Callable[[], argparse.Namespace], train: Callable[[Ru
 def _failed(problem: BaseException, run: Run | None) -> ExitCode:
     """Report what ended the training, and say with which exit status."""
     if isinstance(problem, Interrupted):
-        saved = run is not None and run.checkpoint.exists()
+        saved = run is not None and run.resumable
         note(
             "Interrupted; "
             + ("the checkpoint is saved and --resume goes on from it." if saved else "nothing was to be saved yet.")

@@ -5,15 +5,20 @@
 How many they are and where they meet, torchrun reads from the environment (PET_NPROC_PER_NODE, PET_NNODES, …), which a
 Job or a Kubeflow runtime sets. torchrun ends with 1 whatever its processes ended with; a cluster must know what can
 never work, and what was only interrupted. After a signal it leaves its processes TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds
-for their checkpoint, 30 if that is not set; what the bot starts gets its pod's whole grace time.
+for their checkpoint, 30 if that is not set; what the bot starts gets its pod's whole grace time. A process that had
+failed before the signal has left its exit status in a file.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import NoReturn
 
+from trainers.ranks import FAILURE_FILE
 from trainers.reporting import ExitCode
 
 
@@ -24,13 +29,16 @@ def main() -> NoReturn:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    try:
-        run.main(["-m", *sys.argv[1:]])
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        sys.exit(failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode)
-    except SignalException:  # its processes were told, and had their time
-        sys.exit(ExitCode.INTERRUPTED)
+    with tempfile.TemporaryDirectory() as folder:
+        failed = Path(folder) / "failed"
+        os.environ[FAILURE_FILE] = str(failed)
+        try:
+            run.main(["-m", *sys.argv[1:]])
+        except ChildFailedError as error:
+            _, failure = error.get_first_failure()
+            sys.exit(failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode)
+        except SignalException:  # its processes were told, and had their time
+            sys.exit(int(failed.read_text(encoding="ascii")) if failed.exists() else ExitCode.INTERRUPTED)
     sys.exit(ExitCode.OK)
 
 

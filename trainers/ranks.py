@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+FAILURE_FILE = "SIGNALBOX_FAILURE_FILE"  # the variable by which `trainers.launch` names it
 BUCKET_BYTES = 32 << 20  # of gradients in one sum: enough for a network's full pace, little beside the gradients
 
 
@@ -115,6 +117,13 @@ class Ranks:
             parts = torch.split(summed, [gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
+
+
+def tell_launcher(code: int) -> None:
+    """Leave the exit status of a failure for `trainers.launch`, which torchrun does not tell it after a signal."""
+    if file := os.environ.get(FAILURE_FILE):
+        with contextlib.suppress(OSError), Path(file).open("x", encoding="ascii") as first:
+            first.write(str(int(code)))
 
 
 def _buckets(tensors: Iterable[torch.Tensor], at_once: int) -> Iterator[list[torch.Tensor]]:

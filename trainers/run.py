@@ -14,7 +14,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,20 +43,27 @@ class Interruption:
 
     def __init__(self) -> None:
         self.agreed: Callable[[bool], bool] = bool  # processes that train together stop at the same step
-        self._arrived = False
+        self.arrived = False
         self._deferred = False
+
+    def listen(self) -> None:
+        """From here on signals are this object's."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._arrive)
 
     def _arrive(self, _number: int, _frame: object) -> None:
-        self._arrived = True
+        self.arrived = True
         if not self._deferred:
             self._deferred = True  # a second signal must not break into the way out
             raise Interrupted
 
+    def settle(self) -> None:
+        """The training has ended, well or not: a signal hurries what is left, but is not what ended it."""
+        self._deferred = True
+
     @staticmethod
     def over() -> None:
-        """The exit status is known: a signal while the interpreter ends must not replace it."""
+        """A signal while the interpreter ends must not replace the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
 
@@ -67,7 +74,7 @@ class Interruption:
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal has arrived."""
-        if self.agreed(self._arrived):
+        if self.agreed(self.arrived):
             raise Interrupted
 
 
@@ -107,6 +114,12 @@ class Run:
         self.tracker = Tracker(name=name, experiment=args.experiment, output_dir=args.output_dir, resume=args.resume)
         self.tracker.params({name: value for name, value in self.parameters.items() if value is not None})
         self._interruption = interruption
+        self._saved_once = False
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint, and of this training: another one may have left one in the same folder."""
+        return (self._saved_once or self.args.resume) and self.checkpoint.exists()
 
     def make_output_dir(self) -> None:
         """Make the output folder; `BadInput` if that is not possible."""
@@ -119,16 +132,24 @@ class Run:
             ) from problem
 
     @contextlib.contextmanager
-    def training(self, *, samples: int, device: torch.device, parts: dict[str, Stateful]) -> Iterator[Position]:
+    def training(
+        self,
+        *,
+        samples: int,
+        device: torch.device,
+        parts: dict[str, Stateful],
+        sources: Mapping[str, Iterable[torch.Tensor]] | None = None,
+    ) -> Iterator[Position]:
         """The frame of the loop: meets the other processes, resumes if asked to, and saves if a signal ends it.
 
-        `samples` are in an epoch; `parts` are saved and restored. Yields the position, which `batches`, `step_done`
-        and `epoch_done` move on.
+        `samples` are in an epoch; `parts` are saved and restored; from other `sources` (by their names, in plural)
+        nothing is resumed. Yields the position, which `batches`, `step_done` and `epoch_done` move on.
         """
         import torch
 
         args = self.args
         self._samples, self._device, self._parts = samples, device, parts
+        self._sources = {name: checkpoint_file.fingerprint(tensors) for name, tensors in (sources or {}).items()}
         self._saved = time.monotonic()
         self._interval = CHECKPOINT_SECONDS if args.checkpoint_seconds is None else args.checkpoint_seconds
         self.ranks.join(device)
@@ -236,7 +257,12 @@ class Run:
         self.save()
 
     def evaluated(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Report an evaluation; epoch 0 is the one before training."""
+        """Report an evaluation; epoch 0 is the one before training, where no learning rate can have been too high."""
+        if epoch == 0 and not math.isfinite(metrics["val_loss"]):
+            raise BadInput(
+                f"The loss is {metrics['val_loss']} before any training, so the model's weights are damaged; "
+                "fetch the model again, or choose another."
+            )
         self._require_finite(metrics["val_loss"], f"the evaluation of epoch {epoch}")
         kept = finite(metrics)
         self.position.history.append(kept)
@@ -271,6 +297,7 @@ class Run:
         started = time.monotonic()
         state = {
             "parameters": self.parameters,
+            "sources": self._sources,
             "position": {item.name: getattr(self.position, item.name) for item in fields(Position)},
             "parts": {name: part.state_dict() for name, part in self._parts.items()},
             "random": torch.get_rng_state(),
@@ -283,7 +310,7 @@ class Run:
                 f"The checkpoint could not be written to {self.checkpoint} ({one_line(str(problem))[:120]}); "
                 "free some space or name another folder with --output-dir."
             ) from problem
-        self._saved = time.monotonic()
+        self._saved, self._saved_once = time.monotonic(), True
         if self.args.checkpoint_seconds is None:
             self._interval = max(CHECKPOINT_SECONDS, (self._saved - started) / CHECKPOINT_SHARE)
 
@@ -306,7 +333,7 @@ class Run:
             return
         try:
             state = checkpoint_file.read(self.checkpoint)
-            self._require_same(state["parameters"])
+            self._require_same(state["parameters"], state.get("sources", {}))
             for name, part in self._parts.items():
                 part.load_state_dict(state["parts"][name])
             torch.set_rng_state(state["random"])
@@ -322,12 +349,18 @@ class Run:
         position.sums = {name: value.to(self._device) for name, value in position.sums.items()}
         note(f"Training goes on in epoch {position.epoch} after {position.batch} steps of it.")
 
-    def _require_same(self, parameters: Mapping[str, object]) -> None:
+    def _require_same(self, parameters: Mapping[str, object], sources: Mapping[str, str]) -> None:
         for name, value in self.parameters.items():
             if name != "device" and parameters.get(name) != value:
                 raise BadInput(
                     f"The checkpoint {self.checkpoint} was made with {name} {parameters.get(name)}, not {value}; "
                     "train with the same parameters, or without --resume."
+                )
+        for name, fingerprint in self._sources.items():
+            if sources.get(name, fingerprint) != fingerprint:  # an earlier version kept none
+                raise BadInput(
+                    f"{name[:1].upper()}{name[1:]} have changed since the checkpoint {self.checkpoint} was made; "
+                    "train with what they were, or without --resume."
                 )
 
     def _require_finite(self, loss: float, where: str) -> None:

@@ -95,15 +95,23 @@ class Tracker:
         """Record a folder of `model_folder`, with what that returned; it must stay as it is until `close`."""
         self._put("model", path=str(folder.resolve()), contents=contents)
 
-    def close(self, status: str) -> None:
-        """Finish the run as FINISHED, FAILED or KILLED, and wait for the writer; what it missed is left as JSON."""
+    def close(self, status: str, hurried: Callable[[], bool] = bool) -> None:
+        """Finish the run as FINISHED, FAILED or KILLED, and wait for the writer; what it missed is left as JSON.
+
+        `hurried` tells whether a signal has come, after which there is little time.
+        """
         if self._writer is None:
             return
         self._put("end", status=status)
         try:
             if self._writer.stdin:
                 self._writer.stdin.close()
-            complete = self._writer.wait(INTERRUPTED_TIMEOUT if status == "KILLED" else CLOSE_TIMEOUT) == 0
+            waited = 0
+            while self._writer.poll() is None and waited < CLOSE_TIMEOUT and not (status == "KILLED" or hurried()):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._writer.wait(1.0)
+                waited += 1
+            complete = self._writer.wait(INTERRUPTED_TIMEOUT) == 0
         except (OSError, subprocess.TimeoutExpired):
             self._writer.kill()
             self._writer.wait()

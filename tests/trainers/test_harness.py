@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 
@@ -14,7 +17,7 @@ from tests.trainers.conftest import ROOT, Outcome, finish
 from trainers.memory import advice, container_room, fitting_batch, is_out_of_memory
 
 FRAME = """
-import errno, torch
+import errno, os, signal, torch
 from trainers.arguments import Parser, add_common_arguments
 from trainers.harness import main
 def parse():
@@ -24,6 +27,7 @@ def parse():
     args.epochs, args.lr, args.batch_size = 1, 0.1, 48
     return args
 def train(run):
+    BEFORE
     model = torch.nn.Linear(1, 1)
     with run.training(samples=48, device=torch.device("cpu"), parts={"model": model}):
         run.save()
@@ -32,9 +36,9 @@ main("test", parse, train)
 """
 
 
-def failing(fail: str, folder: Path) -> Outcome:
-    """A real trainer's process whose loop does that."""
-    command = [sys.executable, "-c", FRAME.replace("FAIL", fail), "--output-dir", str(folder)]
+def failing(fail: str, folder: Path, before: str = "pass") -> Outcome:
+    """A real trainer's process whose loop does that, and the other before it."""
+    command = [sys.executable, "-c", FRAME.replace("FAIL", fail).replace("BEFORE", before), "--output-dir", str(folder)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:
         return finish(process)
@@ -62,6 +66,40 @@ def test_divergence_is_told_and_keeps_the_checkpoint(tmp_path):
     assert "The loss is nan at step 1; train with a learning rate below 0.1." in outcome.event("error")["message"]
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["position"]["batch"] == 0
     assert "is kept" in outcome.notes()
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_signal_after_a_failure_changes_neither_status_nor_record(trainers, tmp_path, launched):
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = mlflow.MlflowClient(store)
+    run_id = client.create_run(client.create_experiment("yard")).info.run_id
+    trainer = ("launch", "trainers.mnist_cnn") if launched else ("mnist_cnn",)
+    env = {"MLFLOW_TRACKING_URI": store, "MLFLOW_RUN_ID": run_id}
+    env |= {"PET_STANDALONE": "1", "PET_NPROC_PER_NODE": "1"} if launched else {}
+    args = ("--dataset", "mnist", "--offline", "--data-dir", tmp_path, "--output-dir", tmp_path / "out")
+    outcome = trainers.interrupted(*trainer, *args, after=lambda event: event["event"] == "error", **env)
+    assert outcome.code == 2, outcome.stderr
+    assert "MNIST is not complete" in outcome.event("error")["message"]
+    assert client.get_run(run_id).info.status == "FAILED"
+    assert not (tmp_path / "out" / "mlflow-unsent.json").exists()
+
+
+def test_a_signal_after_a_failure_hurries_a_record_that_nobody_takes(trainers, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{silent.getsockname()[1]}", "MLFLOW_RUN_ID": "0" * 32}
+        env |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "100"}
+        args = ("mnist_cnn", "--dataset", "mnist", "--offline", "--data-dir", tmp_path, "--output-dir", tmp_path)
+        started = time.monotonic()
+        outcome = trainers.interrupted(*args, after=lambda event: event["event"] == "error", **env)
+    assert outcome.code == 2, outcome.stderr
+    assert time.monotonic() - started < 60 and (tmp_path / "mlflow-unsent.json").exists()
+
+
+def test_an_interruption_tells_of_its_own_checkpoint_only(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"of another training")
+    outcome = failing("pass", tmp_path, before="os.kill(os.getpid(), signal.SIGTERM)")
+    assert outcome.code == 4, outcome.stderr
+    assert outcome.notes() == "Interrupted; nothing was to be saved yet."
 
 
 def test_any_other_failure_names_itself(tmp_path):
