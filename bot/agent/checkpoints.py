@@ -7,9 +7,10 @@ is on langgraph's list. Next step: `bot.agent.assistant` reads and writes throug
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from bot.core.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
+
+
+log = logging.getLogger(__name__)
 
 
 class SqliteSaver(AsyncSqliteSaver):
@@ -62,7 +66,7 @@ async def _sqlite(path: Path, serde: JsonPlusSerializer) -> AsyncIterator[BaseCh
 
     try:
         # First without aiosqlite, whose thread outlives a connection that could not be made.
-        await asyncio.to_thread(_probe, path)
+        await asyncio.to_thread(_make_usable, path)
     except (OSError, sqlite3.Error) as error:
         raise Unavailable(f"The conversations' file {path} cannot be opened.") from error
     connection = await aiosqlite.connect(path)
@@ -75,9 +79,23 @@ async def _sqlite(path: Path, serde: JsonPlusSerializer) -> AsyncIterator[BaseCh
         await connection.close()
 
 
-def _probe(path: Path) -> None:
+def _make_usable(path: Path) -> None:
+    """A damaged file is set aside: what was talked about helps to understand a follow-up, and decides nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sqlite3.connect(path).close()
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            raise
+        found = str(error)
+    if found == "ok":
+        return
+    for end in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + end)
+        if part.exists():
+            part.replace(path.with_name(f"{path.name}.damaged{end}"))
+    log.warning("%s was damaged (%s): it is kept as %s.damaged, and conversations begin anew.", path, found, path.name)
 
 
 @asynccontextmanager

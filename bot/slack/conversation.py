@@ -93,9 +93,9 @@ class Conversation:
         turns = dict(self._turns.get((channel, thread), {}))
         for task in turns:
             task.cancel()
+        # Queued before anybody could take up what is stopped, and before the turns let go of it.
+        await asyncio.gather(*(self._store.answered(one.team, one.event_id) for one in turns.values()))
         await asyncio.gather(*turns, return_exceptions=True)
-        for message in turns.values():  # or the next start would answer what was stopped
-            await self._store.answered(message.team, message.event_id)
         return bool(turns)
 
     async def close(self, seconds: float) -> None:

@@ -75,6 +75,20 @@ async def test_other_databases_are_named() -> None:
             pass
 
 
+@pytest.mark.parametrize("kept", [0, 100, 5000])
+async def test_a_damaged_file_is_set_aside(tmp_path: Path, kept: int) -> None:
+    """Its first bytes are whole, or its first page."""
+    file = tmp_path / "c.db"
+    for words, proposed in (("train mnist for 7 epochs", 1), ("same again", 0)):
+        desk = RecordingDesk()
+        async with checkpoints(f"sqlite:///{file}") as saver:
+            await Assistant(Planner(), None, build_toolkit(desk), saver, nothing_open).answer(words, caller())
+        assert len(desk.proposed) == proposed, "conversations began anew"
+        whole = file.read_bytes()
+        file.write_bytes(whole[:kept] + b"damage" * ((len(whole) - kept) // 6))
+    assert (tmp_path / "c.db.damaged").exists()
+
+
 async def test_a_database_that_does_not_open(tmp_path: Path) -> None:
     (tmp_path / "folder.db").mkdir()
     with pytest.raises(Unavailable, match="cannot be opened"):
