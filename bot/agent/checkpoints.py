@@ -95,7 +95,7 @@ def _make_usable(path: Path) -> None:
         part = path.with_name(path.name + end)
         if part.exists():
             part.replace(path.with_name(f"{path.name}.damaged{end}"))
-    log.warning("%s was damaged (%s): it is kept as %s.damaged, and conversations begin anew.", path, found, path.name)
+    log.error("%s was damaged (%s): it is kept as %s.damaged, and conversations begin anew.", path, found, path.name)
 
 
 @asynccontextmanager
