@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -93,12 +93,19 @@ class World:
 
     @asynccontextmanager
     async def bot(self) -> AsyncIterator[Bot]:
-        database = Database(self.url)
-        await database.open()
-        try:
-            yield Bot(self, Store(database, self.clock))
-        finally:
-            await database.close()
+        async with opened(self.url, self.clock) as store:
+            yield Bot(self, store)
+
+
+@asynccontextmanager
+async def opened(url: str, clock: Callable[[], datetime] | None = None) -> AsyncIterator[Store]:
+    """The store at an address, by its own clock unless another is given."""
+    database = Database(url)
+    await database.open()
+    try:
+        yield Store(database, clock)
+    finally:
+        await database.close()
 
 
 class Bot:

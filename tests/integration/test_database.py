@@ -6,8 +6,6 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,25 +22,14 @@ from bot.core.periods import month
 from bot.policies import PolicyFile
 from bot.store.audit import verify
 from bot.store.commit import Commit
-from bot.store.database import Database
 from bot.store.store import Message, Store
 from bot.store.writing import Writing
-from tests.world import CHANNEL, TEAM, World, race
+from tests.world import CHANNEL, TEAM, World, opened, race
 from tools.cost import Amount, Interval, Resources, clip
 
 
 def said(text: str, size: int = 1) -> Message:
     return Message(team=TEAM, event_id=text, channel=CHANNEL, thread="t", user="rae", text=text * size)
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Store]:
-    database = Database(url)
-    await database.open()
-    try:
-        yield Store(database)
-    finally:
-        await database.close()
 
 
 async def together(store: Store, *messages: Message) -> list[object]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from bot.inbox import LOOK_SECONDS, RENEW_SECONDS, Inbox, Lost
-from bot.store.database import Database
-from bot.store.store import Message, Store
+from bot.store.store import Message
 from bot.store.writing import LEASE
-from tests.world import CHANNEL, TEAM, World
+from tests.world import CHANNEL, TEAM, World, opened
 
 SAID = Message(team=TEAM, event_id="e", channel=CHANNEL, thread="t", user="rae", text="train digits")
 
@@ -56,16 +53,6 @@ async def test_what_is_being_answered_here_or_failed_here_is_not_taken_up_here(u
         world.clock.forward(minutes=1)
         assert await inbox.take_up(TEAM) == []
         assert await Inbox(bot.store).take_up(TEAM) == [SAID]
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Store]:
-    database = Database(url)
-    await database.open()
-    try:
-        yield Store(database)
-    finally:
-        await database.close()
 
 
 async def test_no_two_answer_while_the_database_is_away(postgres: str, tmp_path: Path) -> None:
