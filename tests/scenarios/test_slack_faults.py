@@ -615,17 +615,16 @@ async def test_a_click_is_answered_though_the_database_is_away(postgres: str, tm
             assert place.started() == 1
 
 
-# The conversations' file is damaged ----------------------------------------------------------------------------------
+# The conversations' file cannot be opened ----------------------------------------------------------------------------
 
 
 async def test_an_agent_that_could_not_be_opened_answers_as_soon_as_it_can(tmp_path: Path) -> None:
     program, _ = install(tmp_path)
     (tmp_path / "policy.yaml").write_text(POLICY)
     kept = tmp_path / "home" / "conversations.db"
-    kept.parent.mkdir()
-    kept.write_bytes(b"not a database" * 1000)
+    kept.mkdir(parents=True)
     async with SlackServer(rates=60) as slack, bot(slack, tmp_path, program):
         asked = await slack.user("U1").mention("C1", "train digits for 2 epochs")
         await slack.message("C1", containing="I cannot answer just now", thread_ts=asked.ts, timeout=30)
-        kept.unlink()
+        kept.rmdir()
         await card(slack, "Proposal 1", seconds=60)
