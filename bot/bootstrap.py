@@ -252,7 +252,7 @@ def _database_file(settings: Settings) -> Path | None:
     except sa.exc.ArgumentError:
         return None
     named = settings.sqlite and url.database and not url.database.startswith((":memory:", "file:"))
-    return Path(url.database).absolute() if named and url.database else None
+    return Path(url.database).resolve() if named and url.database else None
 
 
 @contextmanager

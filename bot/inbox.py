@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -39,7 +39,7 @@ class Inbox:
         self._store = store
         self._alone = store.database.sqlite
         self._ours: set[Message] = set()  # what is being answered here
-        self._left: set[Message] = set()  # what failed here
+        self._left: set[Message] = set()  # what failed or was stopped here
 
     async def watch(self, team: str, begin: Callable[[Message], object]) -> None:
         """Begin what nobody answers, now and whenever there is something, until cancelled."""
@@ -69,10 +69,12 @@ class Inbox:
         It is given what to call once the person has the answer: from then on it may take its time to record that.
         """
         self._ours.add(message)
+        begun = False
         try:
             async with asyncio.timeout(None if self._alone else SURE_SECONDS) as fence:
                 keeper = await self._kept(message, fence)
                 try:
+                    begun = True
                     yield partial(fence.reschedule, None)
                 finally:
                     keeper.cancel()
@@ -80,10 +82,15 @@ class Inbox:
         except Exception as error:
             if isinstance(error, Lost) or fence.expired():
                 raise Lost from None
-            self._left.add(message)
+            if begun:
+                self._left.add(message)
             raise
         finally:
             self._ours.discard(message)
+
+    def forgo(self, messages: Iterable[Message]) -> None:
+        """They are not begun here any more."""
+        self._left.update(messages)
 
     async def release(self) -> None:
         """No turn runs here any more: others may answer at once what is not answered."""

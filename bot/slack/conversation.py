@@ -91,11 +91,13 @@ class Conversation:
     async def stop(self, channel: str, thread: str) -> bool:
         """The person pressed Stop: end the turns of this thread. What they had proposed already stays proposed."""
         turns = dict(self._turns.get((channel, thread), {}))
+        self._inbox.forgo(turns.values())  # whether or not it can be recorded now
         for task in turns:
             task.cancel()
-        # Queued before anybody could take up what is stopped, and before the turns let go of it.
-        await asyncio.gather(*(self._store.answered(one.team, one.event_id) for one in turns.values()))
-        await asyncio.gather(*turns, return_exceptions=True)
+        try:  # queued before anybody could take up what is stopped, and before the turns let go of it
+            await asyncio.gather(*(self._store.answered(one.team, one.event_id) for one in turns.values()))
+        finally:
+            await asyncio.gather(*turns, return_exceptions=True)
         return bool(turns)
 
     async def close(self, seconds: float) -> None:

@@ -158,7 +158,13 @@ class Database:
                     unit.failed(error)
                     self._undo(connection, error)
                 connection.exec_driver_sql(f"RELEASE SAVEPOINT {UNIT}")
-            commit.end()
+            try:
+                commit.end()
+            except IntegrityError as error:  # nobody's race: none of the writes may take it for theirs
+                raise Unavailable(
+                    f"The database {self.shown} refuses what comes next in its event log; nothing was written. "
+                    "See `python -m bot audit verify`."
+                ) from error
 
     def _undo(self, connection: sa.Connection, error: BaseException) -> None:
         """Back to before that write; where it took the whole transaction along, why it did is everybody's answer."""

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from bot.core.errors import Conflict, NotFound, Refused
+from bot.core.errors import Conflict, NotFound, Refused, Unavailable
 from bot.core.job import JobPhase
 from bot.core.policy import Policy
 from bot.core.proposal import Proposal, ProposalState
@@ -622,6 +622,18 @@ async def test_decisions_that_share_a_commit_are_one_chain(url: str) -> None:
         assert [one.kind for one in told] == ["proposed"] * 4 + ["approved"] * 3
         report = await verify(bot.store)
         assert report.whole and report.entities == 7, report
+
+
+async def test_an_event_log_that_was_tampered_with_loses_no_message(url: str) -> None:
+    """What is refused at a commit's end is no sign that the message was here already."""
+    said = Message(team=TEAM, event_id="e", channel=CHANNEL, thread="t", user="rae", text="train digits")
+    async with World(url=url).bot() as bot:
+        proposal = await bot.propose()
+        await bot.store.database.write(lambda c: c.connection.execute(sa.update(schema.chain_head).values(seq=0)))
+        told = await in_one_commit(bot, bot.approve(proposal), bot.store.receive(said))
+        assert [type(one) for one in told] == [Unavailable, Unavailable] and "audit verify" in str(told[1])
+        assert await bot.store.receive(said)
+        assert await bot.store.unanswered(TEAM) == [said]
 
 
 async def test_two_databases_tell_the_same_time(url: str) -> None:
